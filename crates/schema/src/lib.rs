@@ -1,0 +1,33 @@
+//! The words that the parts of aifb share: recipe, snapshot, run-folder records, results,
+//! control messages and names.
+//!
+//! No I/O and no clock here. With default features off only [`names`] is left, so that the
+//! plugin has no dependency.
+#![forbid(unsafe_code)]
+
+pub mod names;
+
+#[cfg(feature = "full")]
+pub mod control;
+#[cfg(feature = "full")]
+pub mod metric;
+#[cfg(feature = "full")]
+pub mod recipe;
+#[cfg(feature = "full")]
+pub mod result;
+#[cfg(feature = "full")]
+pub mod run;
+#[cfg(feature = "full")]
+pub mod samples;
+#[cfg(feature = "full")]
+pub mod search;
+#[cfg(feature = "full")]
+pub mod snapshot;
+#[cfg(feature = "full")]
+pub mod units;
+
+/// The one version line that every program prints for `--version`.
+#[must_use]
+pub fn version_line(program: &str) -> String {
+    format!("{program} {} (protocol {})", names::VERSION, names::PROTOCOL)
+}

@@ -1,0 +1,187 @@
+//! Metric families: what is recorded in `samples.bin`, shown by `/metrics` and described in
+//! docs/reference/metrics.md. One table, so that a name means the same everywhere.
+//!
+//! Names stand here without the prefix [`PREFIX`]. Every exported series also carries the labels
+//! [`COMMON_LABELS`]. A value that could not be read is absent, never zero.
+
+/// Prefix of every exported name.
+pub const PREFIX: &str = "aifb_";
+
+/// Labels of every exported series; `job` is left out in a local run.
+pub const COMMON_LABELS: &[&str] = &["run_id", "node", "job"];
+
+/// How a value behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; starts at 0 with what it counts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; its labels are the news.
+    Info,
+}
+
+impl Kind {
+    /// The word that both exposition formats use (text 0.0.4 has no `info`).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// A metric family.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Full name without [`PREFIX`]: counters end in `_total`, information in `_info`.
+    pub name: &'static str,
+    /// How values behave.
+    pub kind: Kind,
+    /// Base unit, which is also part of the name; absent for plain numbers.
+    pub unit: Option<&'static str>,
+    /// Labels besides [`COMMON_LABELS`].
+    pub labels: &'static [&'static str],
+    /// Meaning, one sentence without a line break.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident = $name:literal, $kind:ident, $unit:expr, [$($label:literal),*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family = Family {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+        /// All families, in the order in which they are shown.
+        pub static ALL: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! {
+    RUN_INFO = "run_info", Info, None, ["name", "version"],
+        "What runs: name of the recipe and version of the agent.";
+
+    NODE_CPU = "node_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
+        "CPU time of the whole node by mode; user includes guests.";
+    NODE_RUN_DELAY = "node_run_delay_seconds_total", Counter, Some("seconds"), [],
+        "Time that runnable tasks of the node waited for a CPU, summed over CPUs.";
+    NODE_MEMORY = "node_memory_bytes", Gauge, Some("bytes"), ["kind"],
+        "Memory of the node by kind: total, free, available, buffers, cached, anonymous, shared, slab, dirty, writeback, swap_total, swap_free.";
+    NODE_PRESSURE = "node_pressure_stall_seconds_total", Counter, Some("seconds"),
+        ["resource", "kind"],
+        "Time in which some or all (full) tasks of the node were stalled for a resource.";
+    NODE_DISK = "node_disk_bytes_total", Counter, Some("bytes"), ["device", "op"],
+        "Bytes read from or written to a physical disk of the node.";
+    NODE_DISK_BUSY = "node_disk_busy_seconds_total", Counter, Some("seconds"), ["device"],
+        "Time in which a physical disk of the node had work.";
+    NODE_NETWORK = "node_network_bytes_total", Counter, Some("bytes"), ["device", "direction"],
+        "Bytes received or sent by a network device of the node, loopback left out.";
+    NODE_NETWORK_DROPS = "node_network_drops_total", Counter, None, ["device", "direction"],
+        "Packets that a network device of the node dropped.";
+
+    JOB_CPU = "job_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
+        "CPU time of the job on this node, ended steps included.";
+    JOB_MEMORY = "job_memory_bytes", Gauge, Some("bytes"), ["kind"],
+        "Memory charged to the job on this node: current (page cache included), anonymous, file, limit.";
+    JOB_MEMORY_PEAK = "job_memory_peak_bytes", Gauge, Some("bytes"), [],
+        "Largest memory that was ever charged to the job on this node.";
+
+    STEP_CPU = "step_cpu_seconds_total", Counter, Some("seconds"),
+        ["step", "role", "source", "mode"],
+        "CPU time of a step of the job on this node.";
+    STEP_MEMORY = "step_memory_bytes", Gauge, Some("bytes"), ["step", "role", "kind"],
+        "Memory charged to a step on this node: current (page cache included), anonymous, file, limit.";
+    STEP_MEMORY_PEAK = "step_memory_peak_bytes", Gauge, Some("bytes"), ["step", "role"],
+        "Largest memory that was ever charged to a step on this node.";
+    STEP_OOM_KILLS = "step_oom_kills_total", Counter, None, ["step", "role"],
+        "Processes of a step that the kernel killed for want of memory.";
+    STEP_IO = "step_io_bytes_total", Counter, Some("bytes"), ["step", "role", "source", "op"],
+        "Bytes that a step read from or wrote to storage on this node.";
+    STEP_PROCESSES = "step_processes", Gauge, None, ["step", "role"],
+        "Processes of a step on this node.";
+    STEP_THREADS = "step_threads", Gauge, None, ["step", "role"],
+        "Threads of a step on this node, where the pids controller counts them.";
+
+    SERVICE_CPU = "service_cpu_seconds_total", Counter, Some("seconds"),
+        ["service", "replica", "mode"],
+        "CPU time of a service replica: its process tree, reaped children included.";
+    SERVICE_MEMORY = "service_memory_bytes", Gauge, Some("bytes"), ["service", "replica", "kind"],
+        "Memory of a service replica's process tree: resident (shared pages counted in each process), anonymous, used (anonymous plus the largest shared part of one process).";
+    SERVICE_IO = "service_io_bytes_total", Counter, Some("bytes"), ["service", "replica", "op"],
+        "Bytes that a service replica's process tree read from or wrote to storage, of processes that may be looked at.";
+    SERVICE_PROCESSES = "service_processes", Gauge, None, ["service", "replica"],
+        "Processes of a service replica's tree.";
+    SERVICE_THREADS = "service_threads", Gauge, None, ["service", "replica"],
+        "Threads of a service replica's tree.";
+    SERVICE_READY = "service_ready_seconds", Gauge, Some("seconds"), ["service", "replica"],
+        "Time from the start of a service replica to its first good health probe.";
+
+    REQUESTS_SENT = "requests_sent_total", Counter, None, ["load"],
+        "Requests that a load has sent so far, all its workers together.";
+    REQUESTS = "requests_total", Counter, None, ["load", "outcome"],
+        "Requests of a load that ended, by outcome: ok, failed.";
+    REQUESTS_IN_FLIGHT = "inflight_requests", Gauge, None, ["load"],
+        "Requests of a load that wait for their answer now.";
+    TOKENS = "tokens_total", Counter, None, ["load", "kind"],
+        "Tokens of a load's answers so far.";
+
+    AGENT_CPU = "agent_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
+        "CPU time of the agent itself.";
+    AGENT_MEMORY = "agent_memory_bytes", Gauge, Some("bytes"), ["kind"],
+        "Memory of the agent itself: resident, peak.";
+    AGENT_COLLECT = "agent_collect_duration_seconds", Gauge, Some("seconds"), [],
+        "How long the last collection took.";
+    AGENT_TICK_LAG = "agent_tick_lag_seconds", Gauge, Some("seconds"), [],
+        "How late the last tick began.";
+    AGENT_MISSED_TICKS = "agent_missed_ticks_total", Counter, None, [],
+        "Ticks without a sample: the agent was late, or the record could not be written in time.";
+    AGENT_SERIES = "agent_series", Gauge, None, [],
+        "Series of the last sample.";
+    AGENT_DROPPED_SERIES = "agent_dropped_series", Gauge, None, [],
+        "Values of the last sample that were left out because a bound was reached.";
+    AGENT_SOURCE_ABSENT = "agent_source_absent_info", Info, None, ["source", "reason"],
+        "A source of samples that cannot be read here, and why.";
+}
+
+/// Finds a family by its full name without [`PREFIX`].
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Family> {
+    ALL.iter().copied().find(|family| family.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut names = BTreeSet::new();
+        for family in ALL {
+            assert!(names.insert(family.name), "{} is there twice", family.name);
+            let stem = match family.kind {
+                Kind::Counter => family.name.strip_suffix("_total"),
+                Kind::Info => family.name.strip_suffix("_info"),
+                Kind::Gauge => Some(family.name),
+            };
+            let stem = stem.unwrap_or_else(|| panic!("{} lacks its suffix", family.name));
+            if let Some(unit) = family.unit {
+                assert!(stem.ends_with(unit), "{} does not say {unit}", family.name);
+            }
+            assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{}", family.name);
+            for label in family.labels {
+                assert!(!COMMON_LABELS.contains(label), "{}: {label} is common", family.name);
+            }
+            assert_eq!(find(family.name), Some(*family));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Checks of loads and of the sweep over them.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        CONTAINS_MAX, Driver, Engine, HttpRequest, HttpVersion, Load, Measure, Postgresql, Recipe,
+        document::{shown, step},
+        is_secret_name,
+    },
+    Checker,
+};
+use crate::units::Name;
+
+impl Checker<'_> {
+    pub(super) fn load(&mut self, at: &str, load: &Load, recipe: &Recipe) {
+        let field = |key: &str| step(at, key);
+        let name = &load.name;
+        match &load.service {
+            Some(service) if !recipe.services.iter().any(|other| other.name == *service) => {
+                let known: Vec<&str> =
+                    recipe.services.iter().map(|service| service.name.as_str()).collect();
+                self.at(
+                    &field("service"),
+                    format!("load '{name}': there is no service '{service}'"),
+                )
+                .hint(format!("services here: {}", known.join(", ")));
+            }
+            None if recipe.services.len() > 1 => {
+                self.at(at, format!("load '{name}': which service is it for?"))
+                    .hint("add service: NAME");
+            }
+            _ => {}
+        }
+        for (key, value, max) in
+            [("clients", load.clients, 100_000), ("repeat", load.repeat, 1_000)]
+        {
+            if !(1..=max).contains(&value) {
+                self.at(&field(key), format!("load '{name}': {key} {value} is out of range"))
+                    .hint(format!("from 1 to {max}"));
+            }
+        }
+        self.arrival(at, load);
+        self.stop(at, load);
+        if let Measure::Time(span) = load.phases.measure
+            && load.phases.warmup.get() > span.get() * 100
+        {
+            self.at(
+                &field("phases"),
+                format!("load '{name}': warmup is over 100 times as long as measure"),
+            )
+            .hint("check the units");
+        }
+        if load.timeout.get() < Duration::from_millis(1) {
+            self.at(&field("timeout"), format!("load '{name}': timeout is too short"))
+                .hint("at least 1ms");
+        }
+        self.slurm(&field("slurm"), &load.slurm);
+        self.search(at, load);
+        self.driver(at, load);
+    }
+
+    /// Sections that belong to another driver, and those the driver needs.
+    fn driver(&mut self, at: &str, load: &Load) {
+        let name = &load.name;
+        let (asks_model, generates) = (load.driver.asks_model(), load.driver.has_tokens());
+        for (key, given, fits) in [
+            ("dataset", load.dataset.is_some(), asks_model),
+            ("slo", load.slo.is_some_and(|slo| slo.ttft.is_some() || slo.itl.is_some()), generates),
+            ("model", load.model.is_some(), asks_model),
+            ("http", load.http.is_some(), load.driver == Driver::Http),
+            ("kserve", load.kserve.is_some(), load.driver.is_kserve()),
+            ("postgresql", load.postgresql.is_some(), load.driver == Driver::Postgresql),
+            ("command", !load.command.is_empty(), load.driver == Driver::Command),
+            ("engine", load.engine != Engine::Auto, load.driver.over_http()),
+            ("http_version", load.http_version.is_some(), load.driver.over_http()),
+            ("quick_ack", load.quick_ack.is_some(), load.driver.over_http()),
+            ("tls", load.tls.is_some(), load.driver.over_http()),
+            ("api_key_header", load.api_key_header.is_some(), load.driver.over_http()),
+        ] {
+            if given && !fits {
+                self.misplaced(at, load, key);
+            }
+        }
+        if load.driver == Driver::Command && load.command.is_empty() {
+            self.at(at, format!("load '{name}': driver command needs a command"))
+                .hint("add command: [PROGRAM, ARGUMENT, …]");
+        }
+        if load.driver.is_kserve() {
+            self.kserve(at, load);
+        }
+        if let Some(dataset) = &load.dataset {
+            self.dataset(at, load, dataset);
+        }
+        if let Some(sql) = &load.postgresql {
+            self.sql(at, name, sql);
+        }
+        if let Some(http) = &load.http {
+            self.http(at, name, http);
+        }
+        self.wire(at, load);
+        self.model(at, load);
+    }
+
+    /// A key that belongs to another driver.
+    pub(super) fn misplaced(&mut self, at: &str, load: &Load, key: &str) {
+        let (name, driver) = (&load.name, load.driver.as_str());
+        self.key(
+            &step(at, key),
+            format!("load '{name}': {key} has no meaning for driver {driver}"),
+        )
+        .hint("remove it, or choose the driver it belongs to");
+    }
+
+    /// How HTTP is carried.
+    fn wire(&mut self, at: &str, load: &Load) {
+        let name = &load.name;
+        if load.engine == Engine::Raw && load.http_version == Some(HttpVersion::Http2) {
+            self.at(&step(at, "engine"), format!("load '{name}': engine raw speaks HTTP/1.1 only"))
+                .hint("engine: hyper, or http_version: \"1.1\"");
+        }
+        if let Some(tls) = &load.tls {
+            if tls.cert.is_some() != tls.key.is_some() {
+                self.at(&step(at, "tls"), format!("load '{name}': cert and key go together"))
+                    .hint("tls: {cert: client.pem, key: client.key}");
+            }
+            if tls.insecure && tls.ca.is_some() {
+                self.at(
+                    &step(at, "tls"),
+                    format!("load '{name}': insecure takes any certificate, so ca has no meaning"),
+                )
+                .hint("remove one of the two");
+            }
+        }
+        if let Some(header) = &load.api_key_header
+            && (header.is_empty()
+                || !header.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'))
+        {
+            self.at(
+                &step(at, "api_key_header"),
+                format!("load '{name}': '{}' is not a header name", shown(header)),
+            )
+            .hint("for example api_key_header: x-api-key");
+        }
+    }
+
+    fn sql(&mut self, at: &str, name: &Name, sql: &Postgresql) {
+        let shares = [sql.mix.select, sql.mix.insert, sql.mix.update, sql.mix.delete];
+        let sum: f64 = shares.iter().sum();
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) || (sum - 1.0).abs() > 1e-6 {
+            self.at(
+                &step(&step(at, "postgresql"), "mix"),
+                format!("load '{name}': the shares of the mix sum to {sum}, not 1"),
+            )
+            .hint("for example {select: 0.7, update: 0.3}");
+        }
+        let plain = |text: &str| {
+            !text.is_empty()
+                && text.len() <= 63
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if !plain(&sql.table) {
+            self.at(
+                &step(&step(at, "postgresql"), "table"),
+                format!("load '{name}': '{}' is not a table name", shown(&sql.table)),
+            )
+            .hint("letters, digits and '_'");
+        }
+    }
+
+    fn http(&mut self, at: &str, name: &Name, http: &HttpRequest) {
+        let http_at = step(at, "http");
+        if !http.path.starts_with('/')
+            || http.path.chars().any(|c| c.is_whitespace() || c.is_control())
+        {
+            self.at(&step(&http_at, "path"), format!("load '{name}': http.path is not a path"))
+                .hint("it starts with '/'");
+        }
+        if http.method.is_empty() || !http.method.bytes().all(|b| b.is_ascii_uppercase()) {
+            self.at(
+                &step(&http_at, "method"),
+                format!("load '{name}': '{}' is not a method", shown(&http.method)),
+            )
+            .hint("GET, POST, PUT, …");
+        }
+        if let Some(expect) = &http.expect {
+            if expect.status.is_some_and(|status| !(200..=599).contains(&status)) {
+                self.at(
+                    &step(&step(&http_at, "expect"), "status"),
+                    format!("load '{name}': not a status that ends a request"),
+                )
+                .hint("from 200 to 599");
+            }
+            let bytes = expect.contains.as_ref().map(String::len);
+            if bytes.is_some_and(|bytes| !(1..=CONTAINS_MAX).contains(&bytes)) {
+                self.at(
+                    &step(&step(&http_at, "expect"), "contains"),
+                    format!("load '{name}': the expected text is empty or too long"),
+                )
+                .hint(format!("from 1 to {CONTAINS_MAX} bytes"));
+            }
+        }
+        for (key, value) in &http.headers {
+            if is_secret_name(key) || key.eq_ignore_ascii_case("authorization") {
+                self.at(
+                    &step(&step(&http_at, "headers"), key),
+                    format!("load '{name}': the secret header {key} stands in the recipe"),
+                )
+                .hint("the recipe is kept with the run");
+            }
+            if value.chars().any(char::is_control)
+                || key.is_empty()
+                || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            {
+                self.at(
+                    &step(&step(&http_at, "headers"), key),
+                    format!("load '{name}': not a header"),
+                )
+                .hint("one line, 'name: value'");
+            }
+        }
+    }
+
+    pub(super) fn sweep(&mut self, recipe: &Recipe) {
+        let Some(sweep) = &recipe.sweep else { return };
+        if sweep.matrix.is_empty() {
+            self.at("/sweep", "the sweep is empty")
+                .hint("sweep: {matrix: {\"load.chat.arrival.rate\": [1/s, 5/s]}}");
+        }
+        for (path, values) in &sweep.matrix {
+            let at = step("/sweep/matrix", path);
+            if values.is_empty() {
+                self.at(&at, format!("'{}' has no values", shown(path)))
+                    .hint("a list of at least one");
+            }
+            if !path.starts_with("load.") {
+                self.key(&at, format!("'{}' cannot be swept", shown(path)))
+                    .hint("paths of loads can, such as load.chat.arrival.rate");
+            }
+        }
+        if !self.found.is_empty() {
+            return;
+        }
+        let hint = "each path must lead to a field, each value must fit it and the others";
+        match recipe.points() {
+            Err(message) => {
+                self.at("/sweep/matrix", format!("sweep: {message}")).hint(hint);
+            }
+            Ok(points) => {
+                let doubt = points.iter().find_map(|point| {
+                    let found = super::check(&point.recipe, self.document);
+                    found.into_iter().next().map(|first| (point.folder(), first.message))
+                });
+                if let Some((folder, message)) = doubt {
+                    self.at("/sweep/matrix", format!("sweep, point {folder}: {message}"))
+                        .hint(hint);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the types cannot say: names that must exist, fields that exclude each other, ranges.
+
+mod kserve;
+mod load;
+mod model;
+mod search;
+mod service;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+pub use model::check_model;
+
+use super::{
+    Diagnostic, Load, Place, Recipe, SlurmValue,
+    document::{Document, shown, step},
+};
+use crate::units::Name;
+
+/// Slurm options that aifb sets itself or that would change what is submitted.
+const SLURM_RESERVED: [&str; 10] = [
+    "wrap",
+    "array",
+    "aifb-recipe",
+    "aifb-set",
+    "aifb-runs",
+    "aifb-wait",
+    "test-only",
+    "parsable",
+    "wait",
+    "uid",
+];
+
+/// All complaints, in no order.
+pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
+    let mut check = Checker { document, found: Vec::new() };
+    if recipe.services.is_empty() {
+        check
+            .at("/services", "no service")
+            .hint("name at least one; kind: external for one that already runs");
+    }
+    check.unique("/services", recipe.services.iter().map(|service| &service.name), Name::env_part);
+    check.unique("/load", recipe.load.iter().map(|load| &load.name), Name::to_string);
+    check.slurm("/slurm", &recipe.slurm);
+    for (index, service) in recipe.services.iter().enumerate() {
+        check.service(&format!("/services/{index}"), service);
+    }
+    check.ports(recipe);
+    for (index, load) in recipe.load.iter().enumerate() {
+        check.load(&format!("/load/{index}"), load, recipe);
+    }
+    let sample = recipe.monitor.sample.get();
+    if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&sample) {
+        check.at("/monitor/sample", "monitor.sample is out of range").hint("from 100ms to 1h");
+    }
+    check.sweep(recipe);
+    check.found
+}
+
+/// Complaints about what a load that stands alone sends, when, and what ends it.
+#[must_use]
+pub fn check_workload(load: &Load) -> Vec<Diagnostic> {
+    let Ok(document) = Document::parse("{}") else { return Vec::new() };
+    let mut check = Checker { document: &document, found: Vec::new() };
+    check.arrival("", load);
+    check.stop("", load);
+    if let Some(dataset) = &load.dataset {
+        check.dataset("", load, dataset);
+    }
+    check.found
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    found: Vec<Diagnostic>,
+}
+
+/// A complaint just made, to which a hint can be added.
+struct Made<'a>(Option<&'a mut Diagnostic>);
+
+impl Made<'_> {
+    fn hint(self, hint: impl Into<String>) {
+        if let Some(diagnostic) = self.0 {
+            diagnostic.hint = Some(hint.into());
+        }
+    }
+}
+
+impl Checker<'_> {
+    fn push(&mut self, place: Place, message: impl Into<String>) -> Made<'_> {
+        self.found.push(Diagnostic::new(place, message));
+        Made(self.found.last_mut())
+    }
+
+    /// A complaint about the value at `pointer`.
+    fn at(&mut self, pointer: &str, message: impl Into<String>) -> Made<'_> {
+        self.push(self.document.place_of(pointer), message)
+    }
+
+    /// A complaint about the key at `pointer`.
+    fn key(&mut self, pointer: &str, message: impl Into<String>) -> Made<'_> {
+        self.push(self.document.key_of(pointer), message)
+    }
+
+    fn unique<'n>(
+        &mut self,
+        list: &str,
+        names: impl Iterator<Item = &'n Name>,
+        form: impl Fn(&Name) -> String,
+    ) {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for (index, name) in names.enumerate() {
+            if let Some(first) = seen.insert(form(name), index) {
+                let line = self.document.place_of(&format!("{list}/{first}/name")).line;
+                self.at(
+                    &format!("{list}/{index}/name"),
+                    format!("the name '{name}' is used twice, first on line {line}"),
+                )
+                .hint("names must stay different as environment variables too");
+            }
+        }
+    }
+
+    fn slurm(&mut self, pointer: &str, options: &BTreeMap<String, SlurmValue>) {
+        for (name, value) in options {
+            let at = step(pointer, name);
+            let plain = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && name.len() > 1
+                && !name.starts_with('-');
+            if !plain {
+                self.key(&at, format!("'{}' is not a long sbatch option", shown(name))).hint(
+                    "write the long name without dashes, such as time, gres or ntasks-per-node",
+                );
+            } else if SLURM_RESERVED.contains(&name.as_str()) {
+                self.key(&at, format!("the sbatch option '{name}' cannot be set by a recipe"))
+                    .hint("give it on the command line of sbatch instead");
+            }
+            if let SlurmValue::Text(text) = value
+                && (text.is_empty() || text.len() > 4096 || text.chars().any(char::is_control))
+            {
+                self.at(&at, format!("'{name}': empty, too long or with control characters"))
+                    .hint("one line of text");
+            }
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The part of a recipe that says how load is put on a service.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Arrival, Dataset, Stop,
+    kserve::Kserve,
+    model_types::Ollama,
+    search::Search,
+    types::{Nodes, SlurmValue},
+    wire_types::{Engine, HttpVersion, Tls},
+};
+use crate::units::{Name, Span, UnitError};
+
+/// A load: requests of one kind against one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Name, unique within the recipe.
+    pub name: Name,
+    /// The service it is for; may be left out when there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
+    /// Protocol.
+    pub driver: Driver,
+    /// Tasks that share the load.
+    #[serde(default = "one")]
+    pub clients: u32,
+    /// Where the tasks run.
+    #[serde(default = "Nodes::others")]
+    pub nodes: Nodes,
+    /// sbatch options of a component of its own (a heterogeneous job): clients elsewhere.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slurm: BTreeMap<String, SlurmValue>,
+    /// When requests are sent.
+    pub arrival: Arrival,
+    /// How long each part lasts.
+    pub phases: Phases,
+    /// What ends it earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// How often the whole is repeated.
+    #[serde(default = "one")]
+    pub repeat: u32,
+    /// Search for the largest load within limits, instead of one load; its probes take the place
+    /// of repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+    /// What is asked, for LLM drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<Dataset>,
+    /// Limits that count as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Slo>,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// Longest time for one request.
+    #[serde(default = "Load::default_timeout")]
+    pub timeout: Span,
+    /// Model name in requests; absent: the service's model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What speaks HTTP, for drivers over HTTP.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Version of HTTP, for drivers over HTTP: "1.1" unless given, or what the driver needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_version: Option<HttpVersion>,
+    /// Whether what a server waits for is acknowledged at once (TCP_QUICKACK), for drivers over HTTP;
+    /// true unless given. With false a server with Nagle's algorithm is as slow as for clients that
+    /// leave the kernel's delay of 40 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quick_ack: Option<bool>,
+    /// TLS of https:// endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Header that carries the service's API_KEY, with the bare key as its value. Without it the
+    /// key is sent as `Authorization: Bearer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_header: Option<String>,
+    /// For driver `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpRequest>,
+    /// For driver `postgresql`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgresql: Option<Postgresql>,
+    /// For drivers `kserve-http`, `kserve-grpc` and `triton-generate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kserve: Option<Kserve>,
+    /// For driver `command`: program and arguments, run once a request. {id} is the request's
+    /// number, {host} {port} {url} are the service's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Whether answers are streamed (LLM drivers); true unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Tools that the model may call, as the API defines them (chat drivers).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<serde_json::Value>,
+    /// Further members of each request's JSON body, such as {temperature: 0.7}, for drivers that
+    /// ask a model; for Ollama's, those of `options` too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, serde_json::Value>,
+    /// Texts of each request: inputs of an embedding (1 unless given), documents of a rerank (10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Numbers in each vector (openai-embeddings); absent: as the model has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
+    /// For Ollama's drivers: pulling, loading and keeping the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ollama: Option<Ollama>,
+    /// What a doubtful result does.
+    #[serde(default)]
+    pub verdicts: VerdictPolicy,
+}
+
+impl Load {
+    fn default_timeout() -> Span {
+        Span::secs(120)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Protocols that a load can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// OpenAI's completions.
+    OpenaiCompletions,
+    /// OpenAI's chat completions.
+    OpenaiChat,
+    /// OpenAI's embeddings.
+    OpenaiEmbeddings,
+    /// Documents ranked for a query, as Jina and Cohere define it and vLLM serves it.
+    Rerank,
+    /// Ollama's own API: an answer to a prompt.
+    OllamaGenerate,
+    /// Ollama's own API: an answer in a chat.
+    OllamaChat,
+    /// Ollama's own API: embeddings.
+    OllamaEmbed,
+    /// KServe's version 2 protocol over HTTP: one inference a request.
+    KserveHttp,
+    /// The same over gRPC; decoupled models stream their answers.
+    KserveGrpc,
+    /// Triton's generate endpoints: one answer, or a stream of them.
+    TritonGenerate,
+    /// SQL: a mix of select, insert, update and delete.
+    Postgresql,
+    /// Plain HTTP requests.
+    Http,
+    /// A program run once a request.
+    Command,
+}
+
+impl Driver {
+    /// Whether it speaks HTTP.
+    #[must_use]
+    pub fn over_http(self) -> bool {
+        !matches!(self, Self::Postgresql | Self::Command)
+    }
+
+    /// Whether it speaks KServe's version 2 protocol, in one of its forms.
+    #[must_use]
+    pub fn is_kserve(self) -> bool {
+        matches!(self, Self::KserveHttp | Self::KserveGrpc | Self::TritonGenerate)
+    }
+
+    /// The recipe's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenaiCompletions => "openai-completions",
+            Self::OpenaiChat => "openai-chat",
+            Self::OpenaiEmbeddings => "openai-embeddings",
+            Self::Rerank => "rerank",
+            Self::OllamaGenerate => "ollama-generate",
+            Self::OllamaChat => "ollama-chat",
+            Self::OllamaEmbed => "ollama-embed",
+            Self::KserveHttp => "kserve-http",
+            Self::KserveGrpc => "kserve-grpc",
+            Self::TritonGenerate => "triton-generate",
+            Self::Postgresql => "postgresql",
+            Self::Http => "http",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// An error message.
+#[derive(Debug, Clone)]
+pub struct UnitOrText(String);
+
+impl From<String> for UnitOrText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<UnitError> for UnitOrText {
+    fn from(error: UnitError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl std::fmt::Display for UnitOrText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How long each part of a load lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Phases {
+    /// Sent but not measured.
+    #[serde(default = "Phases::none")]
+    pub warmup: Span,
+    /// Measured.
+    pub measure: Measure,
+    /// Time to wait for the last answers before they are cancelled.
+    #[serde(default = "Phases::default_drain")]
+    pub drain: Span,
+}
+
+impl Phases {
+    fn none() -> Span {
+        Span::secs(0)
+    }
+    fn default_drain() -> Span {
+        Span::secs(30)
+    }
+}
+
+/// Length of the measured part: a time, or a number of requests over all tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "MeasureText", into = "MeasureText")]
+pub enum Measure {
+    /// A time.
+    Time(Span),
+    /// A number of requests over all tasks.
+    Requests(u64),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a time such as 5m, or {requests: N}")]
+enum MeasureText {
+    Requests(RequestCount),
+    Time(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RequestCount {
+    requests: u64,
+}
+
+impl TryFrom<MeasureText> for Measure {
+    type Error = UnitOrText;
+    fn try_from(text: MeasureText) -> Result<Self, UnitOrText> {
+        match text {
+            MeasureText::Requests(RequestCount { requests: 0 }) => {
+                Err("0 requests: expected at least 1".to_owned().into())
+            }
+            MeasureText::Requests(RequestCount { requests }) => Ok(Self::Requests(requests)),
+            MeasureText::Time(text) => {
+                let span: Span = text.parse()?;
+                if span.get().is_zero() {
+                    return Err("measure: 0s: expected a time above zero".to_owned().into());
+                }
+                Ok(Self::Time(span))
+            }
+        }
+    }
+}
+
+impl From<Measure> for MeasureText {
+    fn from(measure: Measure) -> Self {
+        match measure {
+            Measure::Time(span) => Self::Time(span.to_string()),
+            Measure::Requests(requests) => Self::Requests(RequestCount { requests }),
+        }
+    }
+}
+
+/// Limits; a request within all of them is good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slo {
+    /// Longest time to first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft: Option<Span>,
+    /// Longest mean gap between tokens of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub itl: Option<Span>,
+    /// Longest end-to-end time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e2e: Option<Span>,
+}
+
+/// A plain HTTP request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRequest {
+    /// Method.
+    #[serde(default = "HttpRequest::default_method")]
+    pub method: String,
+    /// Path and query. In path and body `{id}` becomes the number of the request (over all
+    /// tasks, from 0), `{seed}` the load's seed, `{random}` a number that follows from both, and
+    /// `{random:N}` one below N; `{{id}}` stands for `{id}` itself.
+    #[serde(default = "HttpRequest::default_path")]
+    pub path: String,
+    /// Headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Body, with the placeholders of `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// What a successful answer looks like; without it, any of status 200 to 299.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<HttpExpect>,
+}
+
+/// What a successful answer looks like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpExpect {
+    /// The only status that is a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Text that the body must contain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
+}
+
+/// Longest text that an answer may have to contain: enough for any mark.
+pub const CONTAINS_MAX: usize = 4096;
+
+impl HttpRequest {
+    fn default_method() -> String {
+        "GET".into()
+    }
+    fn default_path() -> String {
+        "/".into()
+    }
+}
+
+impl Default for HttpRequest {
+    fn default() -> Self {
+        Self {
+            method: Self::default_method(),
+            path: Self::default_path(),
+            headers: BTreeMap::new(),
+            body: None,
+            expect: None,
+        }
+    }
+}
+
+/// SQL load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Postgresql {
+    /// Database.
+    #[serde(default = "Postgresql::default_database")]
+    pub database: String,
+    /// User.
+    #[serde(default = "Postgresql::default_user")]
+    pub user: String,
+    /// Table that is made and used.
+    #[serde(default = "Postgresql::default_table")]
+    pub table: String,
+    /// Rows put in before the start.
+    #[serde(default = "Postgresql::default_rows")]
+    pub rows: u64,
+    /// Shares of the operations; their sum is 1.
+    #[serde(default)]
+    pub mix: SqlMix,
+}
+
+impl Postgresql {
+    fn default_database() -> String {
+        "postgres".into()
+    }
+    fn default_user() -> String {
+        "postgres".into()
+    }
+    fn default_table() -> String {
+        "aifb_load".into()
+    }
+    fn default_rows() -> u64 {
+        10_000
+    }
+}
+
+impl Default for Postgresql {
+    fn default() -> Self {
+        Self {
+            database: Self::default_database(),
+            user: Self::default_user(),
+            table: Self::default_table(),
+            rows: Self::default_rows(),
+            mix: SqlMix::default(),
+        }
+    }
+}
+
+/// Shares of SQL operations. Absent ones are 0 when any is given.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlMix {
+    /// Share of selects by key.
+    #[serde(default)]
+    pub select: f64,
+    /// Share of inserts.
+    #[serde(default)]
+    pub insert: f64,
+    /// Share of updates by key.
+    #[serde(default)]
+    pub update: f64,
+    /// Share of deletes by key.
+    #[serde(default)]
+    pub delete: f64,
+}
+
+impl Default for SqlMix {
+    fn default() -> Self {
+        Self { select: 0.4, insert: 0.3, update: 0.2, delete: 0.1 }
+    }
+}
+
+/// What a doubtful result does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictPolicy {
+    /// It is printed.
+    #[default]
+    Warn,
+    /// The load ends with exit code 6.
+    Fail,
+}

@@ -1,0 +1,76 @@
+//! The part of a load that says how HTTP is carried.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What speaks HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The fastest that can do what is asked: `raw` for HTTP/1.1, `hyper` for HTTP/2.
+    #[default]
+    Auto,
+    /// The hyper and h2 libraries: HTTP/1.1 and HTTP/2.
+    Hyper,
+    /// The accurate mode: HTTP/1.1 read directly from the socket.
+    Raw,
+}
+
+impl Engine {
+    /// The recipe's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Hyper => "hyper",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// Version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    Http1,
+    /// HTTP/2: agreed on in the TLS handshake (https://), or known beforehand (http://). Each
+    /// request in flight has a connection of its own.
+    #[serde(rename = "2")]
+    Http2,
+}
+
+impl HttpVersion {
+    /// The recipe's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+/// TLS of https:// endpoints. Files are read on the client's node; relative paths start in the
+/// folder of the step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// File with the certificates (PEM) of the authorities that are trusted, instead of the
+    /// system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// File with the client's certificate chain (PEM), for servers that ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<String>,
+    /// File with the private key (PEM) of `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Takes any certificate: the server may be anybody.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Name that the server's certificate must have, and that is asked for (SNI), instead of the
+    /// URL's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}

@@ -1,0 +1,123 @@
+//! Options of `run` that say how HTTP is carried.
+
+use std::{fs::File, io::Read as _, path::PathBuf};
+
+use aifb_schema::recipe::{Engine, HttpVersion, Load, Tls};
+use clap::{Args, ValueEnum};
+
+use crate::error::Fatal;
+
+/// What speaks HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineWord {
+    /// The fastest that can do what is asked.
+    Auto,
+    /// The hyper and h2 libraries.
+    Hyper,
+    /// HTTP/1.1 read directly from the socket.
+    Raw,
+}
+
+impl From<EngineWord> for Engine {
+    fn from(word: EngineWord) -> Self {
+        match word {
+            EngineWord::Auto => Self::Auto,
+            EngineWord::Hyper => Self::Hyper,
+            EngineWord::Raw => Self::Raw,
+        }
+    }
+}
+
+/// How HTTP is carried.
+#[derive(Debug, Args)]
+pub(crate) struct Wire {
+    /// What speaks HTTP: auto takes raw for HTTP/1.1 and hyper for HTTP/2.
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: EngineWord,
+    /// Speak HTTP/2, each request in flight on a connection of its own.
+    #[arg(long)]
+    http2: bool,
+    /// Leave the kernel's delay of acknowledgements, for which a server with Nagle's algorithm waits.
+    #[arg(long)]
+    no_quick_ack: bool,
+    /// Certificates (PEM) of the authorities that are trusted, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+    /// The client's certificate chain (PEM), for servers that ask for one.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<String>,
+    /// The private key (PEM) of --cert.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<String>,
+    /// Take any certificate of the server.
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+    /// Name that the server's certificate must have, instead of the URL's host.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// File with the API key that is sent with every request.
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key_env")]
+    api_key_file: Option<PathBuf>,
+    /// Environment variable with the API key; without either, OPENAI_API_KEY where it is set.
+    #[arg(long, value_name = "NAME")]
+    api_key_env: Option<String>,
+    /// Header that carries the bare API key, instead of `Authorization: Bearer`.
+    #[arg(long, value_name = "HEADER")]
+    api_key_header: Option<String>,
+}
+
+/// Longest API key: tokens of some identity providers have a few KiB.
+const KEY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where an API key is looked for when nobody says.
+const KEY_VARIABLE: &str = "OPENAI_API_KEY";
+
+impl Wire {
+    /// Writes the options into a load.
+    pub(crate) fn apply(&self, load: &mut Load) {
+        load.engine = self.engine.into();
+        load.http_version = self.http2.then_some(HttpVersion::Http2);
+        load.quick_ack = self.no_quick_ack.then_some(false);
+        let tls = Tls {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            insecure: self.insecure,
+            server_name: self.server_name.clone(),
+        };
+        load.tls = (tls != Tls::default()).then_some(tls);
+        load.api_key_header.clone_from(&self.api_key_header);
+    }
+
+    /// The API key, where there is one. It never stands on the command line, which everybody on
+    /// the node can read.
+    ///
+    /// # Errors
+    /// If the file or variable that was named has none.
+    pub(crate) fn api_key(&self) -> Result<Option<String>, Fatal> {
+        if let Some(path) = &self.api_key_file {
+            let wrong =
+                |why: String| Fatal::usage(format!("reading API key '{}': {why}", path.display()));
+            let mut key = String::new();
+            let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+            file.take(KEY_BYTES_MAX + 1)
+                .read_to_string(&mut key)
+                .map_err(|error| wrong(error.to_string()))?;
+            if key.len() > usize::try_from(KEY_BYTES_MAX).unwrap_or(usize::MAX) {
+                return Err(wrong("it is longer than 64 KiB".to_owned()));
+            }
+            if key.trim().is_empty() {
+                return Err(wrong("it is empty".to_owned()));
+            }
+            return Ok(Some(key.trim().to_owned()));
+        }
+        match &self.api_key_env {
+            Some(name) => match std::env::var(name) {
+                Ok(key) if !key.trim().is_empty() => Ok(Some(key)),
+                _ => Err(Fatal::usage(format!("reading API key: variable '{name}' is not set"))
+                    .hint("export it, or use --api-key-file FILE")),
+            },
+            None => Ok(std::env::var(KEY_VARIABLE).ok()),
+        }
+    }
+}

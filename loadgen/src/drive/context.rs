@@ -1,0 +1,283 @@
+//! What all requests of one worker share, and the life of one request.
+
+use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc, task::Poll, time::Duration};
+
+use tokio::sync::Notify;
+
+use super::source::{Due, Source};
+use crate::{
+    clock::mono_ns,
+    driver::{Ask, Class, Driver, Fault},
+    error::Fatal,
+    plan::{Sends, WorkerPlan},
+    record::{
+        Recorder,
+        row::{Outcome, Row, Seen},
+    },
+    worker::Job,
+};
+
+/// Connections opened at a time before the start: below the usual backlog of a listener (128).
+const OPEN_AT_ONCE: usize = 64;
+
+/// Most connections that an open load opens before the start.
+const OPEN_AHEAD_MAX: u64 = 128;
+
+/// Longest time to connect.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Pause of a closed slot after it could not connect: without it a service that is gone would be
+/// "asked" a hundred thousand times a second.
+const CONNECT_PAUSE_NS: u64 = 100_000_000;
+
+/// What all requests of one worker share.
+pub(super) struct Context<D: Driver> {
+    driver: D,
+    /// Kept connections by target; the latest used is used first.
+    pools: RefCell<Vec<Vec<D::Connection>>>,
+    pub(super) recorder: RefCell<Recorder>,
+    pub(super) source: RefCell<Source>,
+    /// A lane ended or has a later request.
+    pub(super) changed: Notify,
+    timeout: Duration,
+    rank: u64,
+}
+
+impl<D: Driver> Context<D> {
+    pub(super) fn new(driver: D, recorder: Recorder, job: &Job) -> Self {
+        let pools = (0..driver.targets()).map(|_| Vec::new()).collect();
+        let nothing = WorkerPlan {
+            sends: Sends::Open { warmup: Vec::new(), measure: Vec::new() },
+            measure_start_ns: 0,
+            measure_end_ns: None,
+            hash: String::new(),
+            trace: None,
+        };
+        Self {
+            driver,
+            pools: RefCell::new(pools),
+            recorder: RefCell::new(recorder),
+            source: RefCell::new(Source::new(&nothing, (0, 1), 0, None)),
+            changed: Notify::new(),
+            timeout: job.plan.load.timeout.get(),
+            rank: u64::from(job.rank),
+        }
+    }
+
+    fn target(&self, id: u64) -> usize {
+        let targets = u64::try_from(self.driver.targets()).unwrap_or(1).max(1);
+        usize::try_from((id + self.rank) % targets).unwrap_or(0)
+    }
+
+    /// Opens the connections that the start will need.
+    ///
+    /// # Errors
+    /// If none can be opened.
+    pub(super) async fn open_ahead(&self, plan: &WorkerPlan) -> Result<(), Fatal> {
+        if !self.driver.opens_ahead() {
+            return Ok(());
+        }
+        let wanted = match &plan.sends {
+            Sends::Closed { slots, .. } => u64::from(*slots),
+            Sends::Open { measure, .. } => {
+                let length = plan.measure_end_ns.unwrap_or(0).saturating_sub(plan.measure_start_ns);
+                let count = u64::try_from(measure.len()).unwrap_or(u64::MAX);
+                // What is sent in a tenth of a second.
+                let tenth = count.saturating_mul(100_000_000) / length.max(1);
+                tenth.clamp(1, OPEN_AHEAD_MAX)
+            }
+        };
+        let ids: Vec<u64> = (0..wanted).collect();
+        let (mut opened, mut failed) = (0_u64, None);
+        for part in ids.chunks(OPEN_AT_ONCE) {
+            let connects = part.iter().map(|id| async {
+                let target = self.target(*id);
+                self.connect(target).await.map(|connection| self.keep(target, connection))
+            });
+            for result in futures_util::future::join_all(connects).await {
+                match result {
+                    Ok(()) => opened += 1,
+                    Err(fault) => failed = Some(fault),
+                }
+            }
+            if let (0, Some(fault)) = (opened, &failed) {
+                return Err(Fatal::service(format!("opening a connection: {}", fault.message))
+                    .hint("is the service up, and is this its address?"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, target: usize) -> Result<D::Connection, Fault> {
+        tokio::time::timeout(CONNECT_MAX, self.driver.connect(target)).await.unwrap_or_else(|_| {
+            Err(Fault::new(Class::ConnectTimeout, format!("no connection within {CONNECT_MAX:?}")))
+        })
+    }
+
+    /// A kept connection that can still be used.
+    fn kept(&self, target: usize) -> Option<D::Connection> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(target)?;
+        std::iter::from_fn(|| pool.pop()).find(|connection| self.driver.usable(connection))
+    }
+
+    fn keep(&self, target: usize, connection: D::Connection) {
+        if self.driver.usable(&connection)
+            && let Some(pool) = self.pools.borrow_mut().get_mut(target)
+        {
+            pool.push(connection);
+        }
+    }
+
+    /// Closes the kept connections.
+    pub(super) fn close(&self) {
+        self.pools.borrow_mut().clear();
+    }
+
+    /// One request on a kept or new connection.
+    async fn attempt(&self, ask: Ask, seen: &mut Seen) -> Result<(), Fault> {
+        let target = self.target(ask.id);
+        if let Some(mut connection) = self.kept(target) {
+            let result = self.driver.operate(&mut connection, ask, seen).await;
+            let stale = seen.first_byte_ns.is_none()
+                && matches!(&result, Err(fault) if matches!(fault.class, Class::Send | Class::ResetBeforeResponse));
+            if !stale {
+                self.keep(target, connection);
+                return result;
+            }
+            // The server had closed it; the request did not reach anybody.
+            seen.resent = true;
+        }
+        let from = mono_ns();
+        let mut connection = self.connect(target).await?;
+        seen.connect_ns = Some(mono_ns().saturating_sub(from));
+        let result = self.driver.operate(&mut connection, ask, seen).await;
+        self.keep(target, connection);
+        result
+    }
+
+    /// One request with its record; gives its end and the pause that has to follow.
+    async fn request(&self, due: Due) -> (u64, u64) {
+        let mut flight = Flight::begin(self, due);
+        let within = {
+            // Pinned here: as an argument it would be kept twice, for each stream.
+            let attempt = std::pin::pin!(self.attempt(due.ask, &mut flight.row.seen));
+            within(self.timeout, attempt).await
+        };
+        let result = within.unwrap_or_else(|| {
+            let class = match flight.row.seen.first_byte_ns {
+                None => Class::TimeoutFirstByte,
+                Some(_) => Class::TimeoutTotal,
+            };
+            Err(Fault::new(class, format!("no complete answer within {:?}", self.timeout)))
+        });
+        flight.end(result)
+    }
+}
+
+/// Runs `future` for at most `most`: `None` when it is not over by then. The runtime's timer only
+/// wakes the task; between its start and its end it costs a look at the clock, not a look at the
+/// timer, each time that something is read.
+async fn within<F: Future>(most: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    // Before the timer's own end: when it wakes the task this is over too.
+    let end = mono_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX));
+    let mut timer = std::pin::pin!(tokio::time::sleep(most));
+    let mut set = false;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        // The task is the same at each poll, so the timer knows whom to wake from the first on.
+        if (!set || mono_ns() >= end) && timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        set = true;
+        Poll::Pending
+    })
+    .await
+}
+
+/// Sends `due` and whatever follows it in the same slot.
+pub(super) async fn lane<D: Driver>(cx: Rc<Context<D>>, due: Due) {
+    let mut next = Some(due);
+    while let Some(due) = next.take() {
+        let (end, pause) = cx.request(due).await;
+        next = cx.source.borrow_mut().after(due.ask, end, pause);
+    }
+    cx.changed.notify_one();
+}
+
+/// A request that has begun: when it is dropped before its end it was cancelled.
+struct Flight<'a, D: Driver> {
+    cx: &'a Context<D>,
+    row: Row,
+    over: bool,
+}
+
+impl<'a, D: Driver> Flight<'a, D> {
+    fn begin(cx: &'a Context<D>, due: Due) -> Self {
+        let dequeued_ns = mono_ns();
+        cx.recorder.borrow_mut().begin(due.ask.phase, dequeued_ns);
+        let row = Row {
+            phase: due.ask.phase,
+            id: due.ask.id,
+            operation: cx.driver.operation(due.ask).into(),
+            planned_ns: due.planned_ns,
+            dequeued_ns,
+            end_ns: 0,
+            outcome: Outcome::Cancelled,
+            error: Some(Class::CancelledAtEnd),
+            seen: Seen::default(),
+        };
+        Self { cx, row, over: false }
+    }
+
+    fn end(mut self, result: Result<(), Fault>) -> (u64, u64) {
+        let now = mono_ns();
+        let (message, pause) = match result {
+            Ok(()) => {
+                self.row.outcome = Outcome::Ok;
+                self.row.error = None;
+                self.row.end_ns = self.row.seen.end_ns.unwrap_or(now);
+                (None, 0)
+            }
+            Err(Fault { class, message }) => {
+                self.row.outcome = Outcome::Failed;
+                self.row.error = Some(class);
+                self.row.end_ns = now;
+                let connect =
+                    matches!(class, Class::ConnectRefused | Class::ConnectFailed | Class::Spawn);
+                (Some(message), if connect { CONNECT_PAUSE_NS } else { 0 })
+            }
+        };
+        let end = self.row.end_ns;
+        self.write(message);
+        (end, pause)
+    }
+
+    fn write(&mut self, message: Option<String>) {
+        self.over = true;
+        let empty = Row {
+            phase: self.row.phase,
+            id: 0,
+            operation: "".into(),
+            planned_ns: 0,
+            dequeued_ns: 0,
+            end_ns: 0,
+            outcome: Outcome::Cancelled,
+            error: None,
+            seen: Seen::default(),
+        };
+        let row = std::mem::replace(&mut self.row, empty);
+        self.cx.recorder.borrow_mut().end(row, message);
+    }
+}
+
+impl<D: Driver> Drop for Flight<'_, D> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.row.end_ns = mono_ns();
+            self.write(None);
+        }
+    }
+}

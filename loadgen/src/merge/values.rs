@@ -1,0 +1,141 @@
+//! Single values, for exact percentiles.
+
+use std::collections::BTreeMap;
+
+use aifb_schema::result::{Distribution, Interpolated};
+use aifb_stats::{
+    distribution, interpolated,
+    rank::{self, Quantile},
+};
+
+use crate::{
+    plan::Phase,
+    record::{
+        row::{Outcome, Row},
+        tally::{OPERATION, values},
+    },
+};
+
+/// Values kept for exact percentiles: 160 MB. A load with more is computed from histograms, which
+/// are exact to 0.1 %.
+const VALUES_MAX: u64 = 20_000_000;
+
+/// Name of the values of [`generation`].
+pub(super) const GENERATION: &str = "generation";
+
+/// Tokens in a thousand seconds of one request, from the planned instant to its last content.
+fn generation(row: &Row) -> Option<u64> {
+    let tokens = u128::from(row.seen.output_tokens.filter(|tokens| *tokens > 0)?);
+    let rate = (tokens * 1_000_000_000_000).checked_div(u128::from(row.e2e()?))?;
+    u64::try_from(rate).ok()
+}
+
+/// Values by metric.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    by_name: std::cell::RefCell<BTreeMap<String, Vec<u64>>>,
+    count: u64,
+}
+
+impl Values {
+    /// Whether `more` values can be kept besides those that are there; if not, none are.
+    pub(super) fn admit(&mut self, more: u64) -> bool {
+        if self.count.saturating_add(more) > VALUES_MAX {
+            self.count = VALUES_MAX + 1;
+            self.by_name.get_mut().clear();
+        }
+        self.usable()
+    }
+
+    /// Adds a request, if it is a successful measured one.
+    pub(super) fn add(&mut self, row: &Row) {
+        if row.phase != Phase::Measure || row.outcome != Outcome::Ok || !self.usable() {
+            return;
+        }
+        for (name, value) in values(row) {
+            self.push(name, value);
+        }
+        for gap in row.seen.gaps.iter() {
+            self.push("inter_token", Some(gap));
+        }
+        for lag in row.seen.receive_lags.iter() {
+            self.push("receive_lag", Some(lag));
+        }
+        self.push(&format!("{OPERATION}{}", row.operation), row.total());
+        self.push(GENERATION, generation(row));
+        // Rows beyond what their checkpoint counts (a worker that was lost).
+        self.admit(0);
+    }
+
+    fn push(&mut self, name: &str, value: Option<u64>) {
+        let Some(value) = value else { return };
+        self.count += 1;
+        let by_name = self.by_name.get_mut();
+        match by_name.get_mut(name) {
+            Some(values) => values.push(value),
+            None => {
+                by_name.insert(name.to_owned(), vec![value]);
+            }
+        }
+    }
+
+    /// Whether all values could be kept.
+    pub(super) fn usable(&self) -> bool {
+        self.count <= VALUES_MAX
+    }
+
+    /// Names of the metrics that have values.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.by_name.borrow().keys().cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    /// How many values a metric has, and how many of them are at most `limit`.
+    pub(super) fn within(&self, name: &str, limit: u64) -> (u64, u64) {
+        let by_name = self.by_name.borrow();
+        let values = by_name.get(name).map_or(&[][..], Vec::as_slice);
+        let within = values.iter().filter(|value| **value <= limit).count();
+        (u64::try_from(values.len()).unwrap_or(u64::MAX), u64::try_from(within).unwrap_or(u64::MAX))
+    }
+
+    /// The value that the share `beyond` of a metric's values exceeds.
+    pub(super) fn quantile_of(&self, name: &str, beyond: f64) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "up to 1e6")]
+        let quantile = Quantile::from_millionths(((1.0 - beyond) * 1e6).round() as u32)?;
+        let mut by_name = self.by_name.borrow_mut();
+        let values = by_name.get_mut(name)?;
+        values.sort_unstable();
+        rank::of_sorted(values, quantile)
+    }
+
+    /// The same by the rules of the compatible report, in units of so many.
+    pub(super) fn interpolated(&self, name: &str, unit: f64) -> Option<Interpolated> {
+        let by_name = self.by_name.borrow();
+        #[expect(clippy::cast_precision_loss, reason = "a time of 2^53 ns is 104 days")]
+        let mut values: Vec<f64> =
+            by_name.get(name)?.iter().map(|value| *value as f64 / unit).collect();
+        interpolated::of_values(&mut values)
+    }
+
+    /// The distribution of a metric.
+    pub(super) fn of(&self, name: &str) -> Option<Distribution> {
+        distribution::of_nanos(self.by_name.borrow_mut().get_mut(name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_values_leave_none() {
+        let mut values = Values::default();
+        let row = crate::record::row::tests::streamed();
+        values.add(&row);
+        assert_eq!(values.of("ttft").unwrap().count, 1);
+        assert!(values.admit(VALUES_MAX - values.count));
+        assert!(!values.admit(VALUES_MAX));
+        assert_eq!(values.of("ttft"), None);
+        values.add(&row);
+        assert!(!values.usable() && values.names().next().is_none());
+    }
+}

@@ -1,0 +1,56 @@
+//! The unsafe calls of this program.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
+
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A timerfd, with the raw descriptor that the runtime's registration asks for.
+pub(crate) struct Timer(pub(crate) TimerFd);
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// A timer on CLOCK_MONOTONIC whose expiry wakes the current runtime.
+///
+/// # Errors
+/// If the system has no descriptor left.
+#[expect(unsafe_code, reason = "the registration takes a raw descriptor")]
+pub(crate) fn timer() -> io::Result<AsyncFd<Timer>> {
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let timer = Timer(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?);
+    // SAFETY: the descriptor was just opened and `Timer` owns it; `Timer` never replaces or closes
+    // it and always gives the same one, and it is moved into the registration, which so drops it
+    // only after it has deregistered it.
+    let registered = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Largest error of the wall clock, as the kernel states it: 16 s where nothing keeps it right.
+#[expect(unsafe_code, reason = "no safe wrapper exists")]
+pub(crate) fn wall_clock_error_ns() -> u64 {
+    // SAFETY: the structure is plain numbers, for which all zeroes are valid.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: with `modes` 0 the call only fills the structure in, which lives longer than it.
+    unsafe { libc::adjtimex(&raw mut time) };
+    // Refused by a container's filter it stays 0: then nothing is known.
+    match u64::try_from(time.maxerror) {
+        Ok(0) | Err(_) => 16_000_000_000,
+        Ok(micros) => micros.saturating_mul(1_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_states_an_error_of_the_wall_clock() {
+        let error = super::wall_clock_error_ns();
+        assert!((1..=16_000_000_000).contains(&error), "{error}");
+    }
+}

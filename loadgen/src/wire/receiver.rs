@@ -1,0 +1,135 @@
+//! What all engines do with an answer: its status, the text of an error, the stamps.
+
+use super::{Fields, Head, Reply, unpack::Unpack};
+use crate::{
+    driver::{Class, Fault},
+    record::row::Seen,
+};
+
+/// Takes an answer from an engine and hands it to a [`Reply`], if its status is 2xx.
+pub(super) struct Receiver<'a, R> {
+    reply: &'a mut R,
+    seen: &'a mut Seen,
+    /// Another status, with the begin of its body.
+    refused: Option<(Class, u16, Vec<u8>)>,
+    /// Where the body comes packed.
+    unpack: Option<Box<Unpack>>,
+}
+
+impl<'a, R: Reply> Receiver<'a, R> {
+    pub(super) fn new(reply: &'a mut R, seen: &'a mut Seen) -> Self {
+        Self { reply, seen, refused: None, unpack: None }
+    }
+
+    /// Status and headers.
+    pub(super) fn head(&mut self, head: &Head<'_>) -> Result<(), Fault> {
+        self.seen.status = Some(head.status);
+        self.unpack = Unpack::of(head.fields.text("content-encoding"))?.map(Box::new);
+        if !self.reply.accepts(head.status) {
+            self.refused = Some((status_class(head.status), head.status, Vec::new()));
+            return Ok(());
+        }
+        self.reply.head(head, self.seen)
+    }
+
+    /// A part of the body, read at `at_ns`.
+    pub(super) fn body(&mut self, bytes: &[u8], at_ns: u64) -> Result<(), Fault> {
+        let Self { reply, seen, refused, unpack } = self;
+        let take = |bytes: &[u8]| give(*reply, seen, refused, bytes, at_ns);
+        match unpack {
+            Some(unpack) => unpack.feed(bytes, take),
+            None => give(*reply, seen, refused, bytes, at_ns),
+        }
+    }
+
+    /// Fields after the body.
+    pub(super) fn trailers(&mut self, fields: &Fields<'_>) -> Result<(), Fault> {
+        match &self.refused {
+            Some(_) => Ok(()),
+            None => self.reply.trailers(fields, self.seen),
+        }
+    }
+
+    /// The answer was read to its end at `at_ns`.
+    pub(super) fn end(&mut self, at_ns: u64) -> Result<(), Fault> {
+        self.seen.end_ns = Some(at_ns);
+        if let Self { reply, seen, refused, unpack: Some(unpack) } = self {
+            unpack.end(|bytes| give(*reply, seen, refused, bytes, at_ns))?;
+        }
+        match self.refused.take() {
+            None => self.reply.end(at_ns, self.seen),
+            Some((class, status, text)) => {
+                let text = String::from_utf8_lossy(&text);
+                let status = hyper::StatusCode::from_u16(status)
+                    .map_or_else(|_| status.to_string(), |status| status.to_string());
+                Err(Fault::new(class, format!("{status}: {}", text.trim())))
+            }
+        }
+    }
+}
+
+/// Content of the body.
+fn give<R: Reply>(
+    reply: &mut R,
+    seen: &mut Seen,
+    refused: &mut Option<(Class, u16, Vec<u8>)>,
+    bytes: &[u8],
+    at_ns: u64,
+) -> Result<(), Fault> {
+    match refused {
+        Some((_, _, text)) => {
+            keep_some(text, bytes);
+            Ok(())
+        }
+        None => reply.body(bytes, at_ns, seen),
+    }
+}
+
+/// Bytes of an error's body that are kept for its message.
+const ERROR_BODY_BYTES: usize = 400;
+
+fn keep_some(text: &mut Vec<u8>, bytes: &[u8]) {
+    let room = ERROR_BODY_BYTES.saturating_sub(text.len());
+    text.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+}
+
+fn status_class(status: u16) -> Class {
+    match status {
+        // A success that is not the one that was expected.
+        200..=299 => Class::VerifyMismatch,
+        400..=499 => Class::Status4xx,
+        500..=599 => Class::Status5xx,
+        _ => Class::Status3xx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::reply::Whole;
+
+    fn head(status: u16) -> Head<'static> {
+        Head { status, fields: Fields::List(&[]) }
+    }
+
+    #[test]
+    fn only_success_reaches_the_reply() {
+        let (mut whole, mut seen) = (Whole::default(), Seen::default());
+        let mut receiver = Receiver::new(&mut whole, &mut seen);
+        receiver.head(&head(200)).unwrap();
+        receiver.body(b"yes", 3).unwrap();
+        receiver.end(4).unwrap();
+        assert_eq!((whole.bytes(), seen.status, seen.end_ns), (&b"yes"[..], Some(200), Some(4)));
+        for (status, class) in
+            [(302, Class::Status3xx), (404, Class::Status4xx), (503, Class::Status5xx)]
+        {
+            let (mut whole, mut seen) = (Whole::default(), Seen::default());
+            let mut receiver = Receiver::new(&mut whole, &mut seen);
+            receiver.head(&head(status)).unwrap();
+            receiver.body(&[b'n'; 1000], 3).unwrap();
+            let fault = receiver.end(4).unwrap_err();
+            assert_eq!((fault.class, whole.bytes()), (class, &b""[..]));
+            assert!(fault.message.len() < 500 && fault.message.contains("nnn"), "{fault}");
+        }
+    }
+}

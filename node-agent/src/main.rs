@@ -1,0 +1,58 @@
+//! The per-node agent of aifb: checks recipes at submission (`prepare`), starts the agents of a
+//! job (`launch`) and is one (`run`).
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod clock;
+mod keep;
+mod launch;
+mod prepare;
+mod problem;
+mod run;
+pub mod sample;
+mod script;
+mod sys;
+mod tree;
+
+#[derive(Parser)]
+#[command(name = "aifb-agent", about = "Per-node agent of aifb", disable_version_flag = true)]
+struct Arguments {
+    /// Print the version line.
+    #[arg(long)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a recipe and print its snapshot.
+    Prepare(prepare::Arguments),
+    /// Start the agents of this job, or one agent on this machine with --local.
+    Launch(launch::Arguments),
+    /// Be the agent of this node; started by `launch`.
+    Run(run::Arguments),
+    /// Start a program and end all it leaves behind; started by `run`.
+    #[command(hide = true)]
+    Keep(keep::Arguments),
+}
+
+fn main() -> ExitCode {
+    sys::reset_signals();
+    sys::keep_descriptors();
+    let arguments = Arguments::parse();
+    if arguments.version {
+        problem::print(&aifb_schema::version_line("aifb-agent"));
+        return ExitCode::SUCCESS;
+    }
+    let code = match arguments.command {
+        Some(Command::Prepare(arguments)) => prepare::main(&arguments),
+        Some(Command::Launch(arguments)) => launch::main(&arguments),
+        Some(Command::Run(arguments)) => run::main(&arguments),
+        Some(Command::Keep(arguments)) => keep::main(&arguments),
+        None => problem::usage("no command given", "see aifb-agent --help"),
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

@@ -1,0 +1,220 @@
+//! Secrets of services: resolved on the node, never logged, in no argument list.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use aifb_schema::{
+    recipe::{EnvValue, GENERATE, Service, is_secret_name, preset},
+    run::{Failure, Owner},
+    snapshot::sha256_hex,
+};
+
+use super::context::Context;
+
+/// Bytes of a secret's file: a token has some hundred.
+const SECRET_MAX: u64 = 64 * 1024;
+
+/// Digits of a generated secret: 128 bits.
+const GENERATED_DIGITS: usize = 32;
+
+/// What secrets are made from. Can be sent to another thread, for files may hang.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolver {
+    token: String,
+    environment: BTreeMap<String, String>,
+    submit_dir: PathBuf,
+}
+
+/// A value of a service's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Plain text, placeholders not yet filled in.
+    Plain(String),
+    /// A secret; nothing in it is a placeholder.
+    Secret(String),
+}
+
+impl Resolver {
+    pub(crate) fn new(context: &Context) -> Self {
+        Self {
+            token: context.token.clone(),
+            environment: context.environment.clone(),
+            submit_dir: context.submit_dir().to_owned(),
+        }
+    }
+
+    /// The whole environment of a service: its preset's and the recipe's.
+    ///
+    /// # Errors
+    /// A secret that cannot be read.
+    pub(crate) fn environment(
+        &self,
+        service: &Service,
+    ) -> Result<BTreeMap<String, Value>, Failure> {
+        let mut values = BTreeMap::new();
+        for (name, text) in preset(service.kind).env {
+            values.insert((*name).to_owned(), self.text(service, name, text));
+        }
+        for (name, value) in &service.env {
+            let resolved = match value {
+                EnvValue::Text(text) => self.text(service, name, text),
+                EnvValue::SecretFile { secret_file } => self.file(service, name, secret_file)?,
+                EnvValue::SecretEnv { secret_env } => {
+                    let found = self.environment.get(secret_env).cloned();
+                    Value::Secret(found.ok_or_else(|| {
+                        Failure::new(
+                            Owner::Recipe,
+                            service.name.as_str(),
+                            format!("{name}: the job has no variable '{secret_env}'"),
+                        )
+                        .with_hint("export it before the submission")
+                    })?)
+                }
+            };
+            values.insert(name.clone(), resolved);
+        }
+        Ok(values)
+    }
+
+    /// The secrets that can be read here, for clients of the service.
+    pub(crate) fn readable(&self, service: &Service) -> BTreeMap<String, String> {
+        let names = preset(service.kind).env.iter().map(|(name, _)| (*name).to_owned());
+        let mut found = BTreeMap::new();
+        for name in names.chain(service.env.keys().cloned()) {
+            let mut one = service.clone();
+            one.env.retain(|other, _| *other == name);
+            if let Ok(mut values) = self.environment(&one)
+                && let Some(Value::Secret(secret)) = values.remove(&name)
+            {
+                found.insert(name, secret);
+            }
+        }
+        found
+    }
+
+    fn text(&self, service: &Service, name: &str, text: &str) -> Value {
+        if text == GENERATE && is_secret_name(name) {
+            Value::Secret(self.generated(service, name))
+        } else {
+            Value::Plain(text.to_owned())
+        }
+    }
+
+    /// The same on every node of the run, without being sent: made from the run's token.
+    fn generated(&self, service: &Service, name: &str) -> String {
+        let text = format!("{}\0{}\0{name}", self.token, service.name);
+        let mut digits = sha256_hex(text.as_bytes());
+        digits.truncate(GENERATED_DIGITS);
+        digits
+    }
+
+    fn file(&self, service: &Service, name: &str, path: &str) -> Result<Value, Failure> {
+        let full = expand(path, &self.submit_dir, &self.environment);
+        let wrong = |cause: String| {
+            let reason = format!("{name}: reading secret file '{path}': {cause}");
+            Failure::new(Owner::Recipe, service.name.as_str(), reason)
+                .with_hint("the file must be readable by you on the nodes of the job")
+        };
+        let read = || -> io::Result<String> {
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+            let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(&full)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("not a regular file"));
+            }
+            let mut text = String::new();
+            io::Read::read_to_string(&mut io::Read::take(file, SECRET_MAX), &mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|error| wrong(error.to_string()))?;
+        let text = text.trim_end_matches(['\n', '\r']);
+        if text.is_empty() || text.contains('\0') {
+            return Err(wrong("it is empty or not text".to_owned()));
+        }
+        Ok(Value::Secret(text.to_owned()))
+    }
+}
+
+/// A path of the recipe on this node: `~/` is the user's home, a relative one starts from the
+/// folder of the submission.
+pub(crate) fn expand(
+    path: &str,
+    submit_dir: &Path,
+    environment: &BTreeMap<String, String>,
+) -> PathBuf {
+    match (path.strip_prefix("~/"), environment.get("HOME")) {
+        (Some(rest), Some(home)) => Path::new(home).join(rest),
+        _ => submit_dir.join(path),
+    }
+}
+
+/// Writes secrets into files of their own, for programs that take a path.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn write_files(folder: &Path, values: &BTreeMap<String, Value>) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for (name, value) in values {
+        let Value::Secret(secret) = value else { continue };
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(folder.join(name))?.write_all(secret.as_bytes())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(env: &str) -> Service {
+        let text = format!(
+            "aifb: 1\nname: t\nservices:\n  - {{name: a, kind: container, program: /x, env: {env}}}\n"
+        );
+        aifb_schema::recipe::parse(&text, &[]).unwrap().services.remove(0)
+    }
+
+    fn resolver(folder: &Path) -> Resolver {
+        Resolver {
+            token: "t".into(),
+            environment: BTreeMap::from([("MY".into(), "from-env".into())]),
+            submit_dir: folder.to_owned(),
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_variables_and_the_token() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("key"), "from-file\n").unwrap();
+        let resolver = resolver(folder.path());
+        let service = service(
+            "{API_KEY: {secret_file: key}, MY_TOKEN: {secret_env: MY}, DB_PASSWORD: generate, A: \
+             generate}",
+        );
+        let values = resolver.environment(&service).unwrap();
+        assert_eq!(values["API_KEY"], Value::Secret("from-file".into()));
+        assert_eq!(values["MY_TOKEN"], Value::Secret("from-env".into()));
+        assert_eq!(values["A"], Value::Plain("generate".into()));
+        let Value::Secret(generated) = &values["DB_PASSWORD"] else { panic!("not secret") };
+        assert_eq!(generated.len(), GENERATED_DIGITS);
+        assert_eq!(resolver.environment(&service).unwrap(), values);
+        let names: Vec<String> = resolver.readable(&service).into_keys().collect();
+        assert_eq!(names, ["API_KEY", "DB_PASSWORD", "MY_TOKEN"]);
+    }
+
+    #[test]
+    fn a_missing_secret_is_the_recipes_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        for env in ["{API_KEY: {secret_file: none}}", "{MY_TOKEN: {secret_env: NONE}}"] {
+            let failure = resolver(folder.path()).environment(&service(env)).unwrap_err();
+            assert_eq!(failure.owner, Owner::Recipe);
+        }
+    }
+}

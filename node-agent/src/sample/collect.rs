@@ -1,0 +1,121 @@
+//! All collectors of a tick, in their order.
+
+use std::{collections::BTreeMap, io};
+
+use aifb_schema::metric;
+use nix::errno::Errno;
+
+use super::{
+    Config, Watched, cgroup::Place, kept::Buffer, node::Node, own::Own, process::Processes,
+    service::Services, step::Steps, table::Tick, units::Units,
+};
+
+/// Discovery of steps and processes, and what is dear, happens at most this often.
+const SLOW_NS: u64 = 1_000_000_000;
+
+/// Why sources cannot be read, by source.
+#[derive(Debug, Default)]
+pub(super) struct Absent(BTreeMap<&'static str, &'static str>);
+
+impl Absent {
+    /// Passes a good value on and keeps the reason of a bad one.
+    pub(super) fn note<T>(&mut self, source: &'static str, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.0.remove(source);
+                Some(value)
+            }
+            Err(error) => {
+                self.say(source, reason(&error));
+                None
+            }
+        }
+    }
+
+    /// Says why a source has no values.
+    pub(super) fn say(&mut self, source: &'static str, reason: &'static str) {
+        self.0.insert(source, reason);
+    }
+
+    /// The source is there.
+    pub(super) fn clear(&mut self, source: &'static str) {
+        self.0.remove(source);
+    }
+}
+
+fn reason(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) {
+        return "switched_off";
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => "not_found",
+        io::ErrorKind::PermissionDenied => "permission_denied",
+        io::ErrorKind::InvalidData => "not_understood",
+        _ => "unreadable",
+    }
+}
+
+/// What a collector gets besides the tick.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) buffer: Buffer,
+    pub(super) absent: Absent,
+    /// Whether this tick also discovers, and reads what is dear.
+    pub(super) slow: bool,
+}
+
+/// The collectors.
+#[derive(Debug)]
+pub(super) struct Collectors {
+    node: Node,
+    steps: Option<Steps>,
+    services: Services,
+    own: Own,
+    processes: Processes,
+    context: Context,
+    next_slow_ns: u64,
+}
+
+impl Collectors {
+    pub(super) fn new(config: &Config, watched: Watched) -> Self {
+        let units = Units::of_this_machine();
+        let mut context = Context { buffer: Buffer::new(), absent: Absent::default(), slow: true };
+        let place = Place::find(&config.proc_root, &config.cgroup_root, &mut context.buffer);
+        let place = context.absent.note("steps", place).flatten();
+        if place.is_none() {
+            context.absent.say("steps", "no_step_cgroup");
+        }
+        Self {
+            node: Node::new(&config.proc_root, &config.sys_root, units),
+            steps: place.map(|place| Steps::new(place, units)),
+            services: Services::new(watched, units),
+            own: Own::new(&config.proc_root, units),
+            processes: Processes::new(config.proc_root.clone()),
+            context,
+            next_slow_ns: 0,
+        }
+    }
+
+    /// Reads everything once.
+    pub(super) fn collect(&mut self, tick: &mut Tick<'_>, mono_ns: u64) {
+        self.context.slow = mono_ns >= self.next_slow_ns;
+        if self.context.slow {
+            self.next_slow_ns = mono_ns + SLOW_NS;
+        }
+        self.node.collect(tick, &mut self.context);
+        self.processes.begin();
+        if let Some(steps) = &mut self.steps {
+            steps.collect(tick, &mut self.context, &mut self.processes);
+        }
+        let steps = &self.steps;
+        self.services.collect(tick, &mut self.context, &mut self.processes, |context, all| {
+            let own = steps.as_ref().and_then(|steps| steps.own_processes(context));
+            own.unwrap_or_else(|| all.all())
+        });
+        self.own.collect(tick, &mut self.context);
+        for (source, reason) in &self.context.absent.0 {
+            let labels = [("source", *source), ("reason", *reason)];
+            tick.put(&metric::AGENT_SOURCE_ABSENT, &labels, 1.0);
+        }
+    }
+}

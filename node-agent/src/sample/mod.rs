@@ -1,0 +1,212 @@
+//! Sampling: raw counters of the node, of the job's steps, of the services and of the agent
+//! itself, once a period, into `samples.bin` and to `/metrics`.
+//!
+//! One thread ticks at absolute deadlines of CLOCK_MONOTONIC and reads kernel files through kept
+//! descriptors; another writes (`record`). What cannot be read is absent, and a series
+//! says why.
+
+mod cgroup;
+mod clock;
+mod collect;
+mod exposition;
+mod group;
+mod kept;
+mod node;
+mod own;
+mod parse;
+mod process;
+mod record;
+mod service;
+mod step;
+mod table;
+mod ticker;
+mod units;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests_cgroup;
+#[cfg(test)]
+mod tests_live;
+#[cfg(test)]
+mod tests_node;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use aifb_schema::metric::Family;
+use anyhow::Context as _;
+
+use exposition::Shown;
+
+/// Shortest period: below that the cost would disturb what is measured.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// What to sample, where from and where to.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Time between samples, at least 100 ms.
+    pub period: Duration,
+    /// Node name as Slurm knows it.
+    pub node: String,
+    /// Id of the run.
+    pub run_id: String,
+    /// Slurm's job id; absent in a local run.
+    pub job_id: Option<u32>,
+    /// The record to make; it must not exist.
+    pub file: PathBuf,
+    /// `/proc`, or a copy of it in tests.
+    pub proc_root: PathBuf,
+    /// `/sys/fs/cgroup`, or a copy of it in tests.
+    pub cgroup_root: PathBuf,
+    /// `/sys`, or a copy of it in tests.
+    pub sys_root: PathBuf,
+}
+
+/// The service replicas of this node, by their root process. Clones share one list.
+#[derive(Debug, Clone, Default)]
+pub struct Watched(Arc<Mutex<WatchedState>>);
+
+/// Root processes by service and replica.
+type Roots = BTreeMap<(String, u32), u32>;
+
+#[derive(Debug, Default)]
+struct WatchedState {
+    roots: Roots,
+    /// Grows with every change.
+    generation: u64,
+}
+
+impl Watched {
+    /// From now on `pid` and all that descends from it is this replica.
+    pub fn set(&self, service: &str, replica: u32, pid: u32) {
+        self.change(|roots| {
+            roots.insert((service.to_owned(), replica), pid);
+        });
+    }
+
+    /// The replica is gone.
+    pub fn remove(&self, service: &str, replica: u32) {
+        self.change(|roots| {
+            roots.remove(&(service.to_owned(), replica));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Roots)) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state.roots);
+        state.generation += 1;
+    }
+
+    /// The list, if it changed since `generation`, with its new generation.
+    fn since(&self, generation: u64) -> Option<(Roots, u64)> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.generation != generation).then(|| (state.roots.clone(), state.generation))
+    }
+}
+
+/// A value that others than the collectors show on `/metrics`.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Which family.
+    pub family: &'static Family,
+    /// Values of the family's labels, in their order.
+    pub labels: Vec<String>,
+    /// The value.
+    pub value: f64,
+}
+
+/// What `/metrics` shows: the last sample, and what others published.
+#[derive(Debug, Default)]
+struct Board {
+    sample: Vec<Shown>,
+    published: BTreeMap<&'static str, Vec<Shown>>,
+}
+
+/// Starts sampling.
+#[derive(Debug)]
+pub struct Sampler;
+
+/// A running sampler.
+#[derive(Debug)]
+pub struct Handle {
+    board: Arc<Mutex<Board>>,
+    common: Vec<(&'static str, String)>,
+    stop: SyncSender<()>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Sampler {
+    /// Makes the record, takes the first sample at once and goes on until [`Handle::stop`].
+    ///
+    /// # Errors
+    /// If the record exists or cannot be made, or a thread cannot be started.
+    pub fn start(config: Config, watched: Watched) -> anyhow::Result<Handle> {
+        let mut common = vec![("run_id", config.run_id.clone()), ("node", config.node.clone())];
+        common.extend(config.job_id.map(|job| ("job", job.to_string())));
+        let board = Arc::new(Mutex::new(Board::default()));
+        let recorder = record::Recorder::create(&config.file)?;
+        let (stop, stopped) = sync_channel(1);
+        let ticker = ticker::Ticker::new(
+            config.period.max(PERIOD_MIN),
+            collect::Collectors::new(&config, watched),
+            Arc::clone(&board),
+            recorder,
+        );
+        let thread = thread::Builder::new()
+            .name("sampler".into())
+            .spawn(move || ticker.run(&stopped))
+            .context("starting the sampler")?;
+        Ok(Handle { board, common, stop, thread })
+    }
+}
+
+impl Handle {
+    /// Shows these values on `/metrics` until the same source publishes anew; they are in no
+    /// sample.
+    pub fn publish(&self, source: &'static str, values: Vec<Shared>) {
+        let shown = values.into_iter().map(|value| Shown {
+            family: value.family,
+            labels: value.family.labels.iter().copied().zip(value.labels).collect(),
+            value: value.value,
+        });
+        lock(&self.board).published.insert(source, shown.collect());
+    }
+
+    /// The present values for `/metrics`: content type and body, in the form that the `Accept`
+    /// header prefers.
+    #[must_use]
+    pub fn metrics(&self, accept: &str) -> (&'static str, Vec<u8>) {
+        let open = exposition::prefers_open_metrics(accept);
+        let values: Vec<_> = {
+            let board = lock(&self.board);
+            board.sample.iter().chain(board.published.values().flatten()).cloned().collect()
+        };
+        let content_type = if open { exposition::OPEN_METRICS } else { exposition::TEXT };
+        (content_type, exposition::encode(&values, &self.common, open))
+    }
+
+    /// Takes a last sample, writes the end and waits for the writer, at most about 2 s.
+    ///
+    /// # Errors
+    /// If the record's end could not be written.
+    pub fn stop(self) -> anyhow::Result<()> {
+        let _already_stopping = self.stop.try_send(());
+        match self.thread.join() {
+            Ok(ended) => ended,
+            Err(_) => anyhow::bail!("the sampler panicked"),
+        }
+    }
+}
+
+fn lock(board: &Mutex<Board>) -> std::sync::MutexGuard<'_, Board> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}

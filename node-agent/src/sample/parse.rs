@@ -1,0 +1,37 @@
+//! The few text forms that kernel files have.
+
+use std::io;
+
+/// What is there is not what the kernel documents.
+pub(super) fn not_understood() -> io::Error {
+    io::Error::from(io::ErrorKind::InvalidData)
+}
+
+/// Numbers of a line, separated by blanks, until the first that is none.
+pub(super) fn numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
+    text.split_ascii_whitespace().map_while(|word| word.parse().ok())
+}
+
+/// The number behind `key` in lines of `key value` (or `key: value kB`).
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix(key)?;
+        let rest = rest.strip_prefix(':').unwrap_or(rest);
+        rest.starts_with([' ', '\t']).then(|| numbers(rest).next()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_whole_words() {
+        let text = "usage_usec 12\nusage 3\nMemTotal:   17 kB\nnone max\n";
+        assert_eq!(keyed(text, "usage"), Some(3));
+        assert_eq!(keyed(text, "usage_usec"), Some(12));
+        assert_eq!(keyed(text, "MemTotal"), Some(17));
+        assert_eq!(keyed(text, "none"), None);
+        assert_eq!(keyed(text, "absent"), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! `aifb stop`.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use aifb_schema::names::exit;
+use serde_json::json;
+
+use crate::{
+    agent_client::AgentClient,
+    cli::StopArgs,
+    error::{CommandError, Result},
+    output, slurm,
+    store::{Liveness, RunFolder, liveness, select},
+};
+
+/// Longest time for an ordered stop: phases drain and every service may take its `stop` time.
+const STOP_DEADLINE: Duration = Duration::from_secs(120);
+
+pub(super) fn run(args: &StopArgs) -> Result<i32> {
+    let run = select(&args.run)?;
+    let how = stop(&run, args.job)?;
+    let record = run.record()?;
+    if args.json {
+        output::out_json(&json!({
+            "run_id": record.run_id,
+            "how": how,
+            "state": record.state,
+            "job_id": record.job.id,
+        }));
+    } else {
+        output::out(format!("{} {}: {how}", record.run_id, record.state.as_str()));
+    }
+    Ok(0)
+}
+
+/// Stops a run and waits for its end; what was done.
+///
+/// # Errors
+/// If it does not end.
+pub(super) fn stop(run: &RunFolder, cancel_job: bool) -> Result<&'static str> {
+    let mut record = run.record()?;
+    let job = record.job.id;
+    let cancel = |job: Option<u32>| job.map_or(Ok(()), slurm::scancel);
+    match liveness(run, &mut record) {
+        Liveness::Ended | Liveness::Lost => {
+            if cancel_job {
+                cancel(job)?;
+                return Ok("had ended already; job cancelled");
+            }
+            return Ok("had ended already");
+        }
+        Liveness::Alive(_) => {}
+        Liveness::Silent(reason) => {
+            return if job.is_some() {
+                // Nobody there who could stop in order: Slurm can.
+                cancel(job)?;
+                Ok("no agent answers; job cancelled")
+            } else {
+                Err(CommandError::incomplete(format!("stopping run '{}'", record.run_id), reason))
+            };
+        }
+    }
+    AgentClient::of(run)?.stop()?;
+    wait_for_end(run)?;
+    if cancel_job {
+        cancel(job)?;
+        return Ok("stopped; job cancelled");
+    }
+    Ok("stopped")
+}
+
+fn wait_for_end(run: &RunFolder) -> Result<()> {
+    let until = Instant::now() + STOP_DEADLINE;
+    while !run.record()?.state.is_final() {
+        if Instant::now() >= until {
+            return Err(CommandError::new(
+                exit::INCOMPLETE,
+                "waiting for the run to stop",
+                format!("not ended after {} s", STOP_DEADLINE.as_secs()),
+            )
+            .hint("aifb stop --job cancels the whole job"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Run folders: where they are, how one is found, what is in it.
+
+mod find;
+mod folder;
+mod late;
+
+pub(crate) use find::{Roots, list, of_this_job, present, select};
+pub(crate) use folder::RunFolder;
+pub(crate) use late::{Liveness, liveness};

@@ -1,0 +1,1 @@
+"""The load generator's goals, one file for each group of figures."""
