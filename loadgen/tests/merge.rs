@@ -7,7 +7,7 @@ use std::{
     fs,
     io::Write,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use aifb_schema::{control::LoadPlan, result::LoadResult};
