@@ -97,11 +97,8 @@ fn each_fault_has_its_class() {
         ] {
             let rule = format!("{fault}/3");
             let mock = Mock::start(&["--ttft", "1ms", "--itl", "1ms", "--fault", &rule]);
-            let result = chat(
-                &mock,
-                engine,
-                &["--concurrency", "1", "--requests", "9", "--timeout", "1s"],
-            );
+            let result =
+                chat(&mock, engine, &["--concurrency", "1", "--requests", "9", "--timeout", "1s"]);
             let counts = result.counts;
             // A connection that is dropped was a kept one, so the request is sent once more.
             let expected = if fault == "drop" { 0 } else { 3 };
