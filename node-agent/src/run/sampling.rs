@@ -9,7 +9,7 @@ use aifb_schema::{
 };
 
 use super::context::Context;
-use crate::sample::{Config, Handle, Sampler, Shared, Watched};
+use crate::sample::{Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched};
 
 /// Longest time for the last sample and the end of the record.
 const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
@@ -37,6 +37,7 @@ impl Sampling {
             proc_root: PathBuf::from("/proc"),
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             sys_root: PathBuf::from("/sys"),
+            nvml: Some(PathBuf::from(NVML_LIBRARY)),
         };
         let handle = match Sampler::start(config, watched.clone()) {
             Ok(handle) => {

@@ -55,6 +55,12 @@ impl Services {
         }
     }
 
+    /// The replica that a process belongs to.
+    pub(super) fn owner(&self, pid: u32) -> Option<(&str, u32)> {
+        let trees = self.trees.iter().filter(|(_, tree)| tree.crowd.pids().any(|of| of == pid));
+        trees.map(|((service, replica), _)| (service.as_str(), *replica)).next()
+    }
+
     fn take_over_changes(&mut self) -> bool {
         let Some((roots, generation)) = self.watched.since(self.generation) else { return false };
         self.generation = generation;

@@ -40,6 +40,11 @@ impl Steps {
         Self { place, units, job, steps: BTreeMap::new() }
     }
 
+    /// Where the job's cgroups are.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     pub(super) fn collect(
         &mut self,
         tick: &mut Tick<'_>,
@@ -94,7 +99,7 @@ impl Steps {
 
 /// What a step is for. The agent and its services share one step; the job script has its own;
 /// any other step was started from it.
-fn role(step: &str, own_step: &str) -> &'static str {
+pub(super) fn role(step: &str, own_step: &str) -> &'static str {
     match step {
         _ if step == own_step => "service",
         "batch" | "interactive" => "script",
