@@ -51,6 +51,7 @@ pub(super) struct Node {
     stat: Kept,
     schedstat: Kept,
     meminfo: Kept,
+    vmstat: Kept,
     pressure: [(&'static str, Kept); 3],
     diskstats: Kept,
     netdev: Kept,
@@ -66,6 +67,7 @@ impl Node {
             stat: kept("stat"),
             schedstat: kept("schedstat"),
             meminfo: kept("meminfo"),
+            vmstat: kept("vmstat"),
             pressure: pressure.map(|name| (name, kept(&format!("pressure/{name}")))),
             diskstats: kept("diskstats"),
             netdev: kept("self/net/dev"),
@@ -74,15 +76,20 @@ impl Node {
     }
 
     pub(super) fn collect(&mut self, tick: &mut Tick<'_>, context: &mut Context) {
-        let Context { buffer, absent, .. } = context;
+        let Context { buffer, absent, slow, .. } = context;
+        let slow = *slow;
         let units = self.units;
         let mut read = |source, kept: &mut Kept, put: &mut PutText<'_>| {
             let result = kept.read(buffer).and_then(|text| put(tick, text));
             absent.note(source, result);
         };
         read("node_cpu", &mut self.stat, &mut |tick, text| put_cpu(tick, text, units));
-        read("node_run_delay", &mut self.schedstat, &mut put_run_delay);
+        // Its text has several lines for each CPU: dear on large nodes, for the kernel above all.
+        if slow {
+            read("node_run_delay", &mut self.schedstat, &mut put_run_delay);
+        }
         read("node_memory", &mut self.meminfo, &mut put_memory);
+        read("node_oom_kills", &mut self.vmstat, &mut put_oom_kills);
         for (resource, kept) in &mut self.pressure {
             read("node_pressure", kept, &mut |tick, text| put_pressure(tick, text, resource));
         }
@@ -121,6 +128,13 @@ fn put_memory(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
             tick.put_u64(&metric::NODE_MEMORY, &[("kind", kind)], kib.saturating_mul(1024));
         }
     }
+    Ok(())
+}
+
+/// A kernel before 4.13 has no such line.
+fn put_oom_kills(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
+    let kills = keyed(text, "oom_kill").ok_or_else(not_understood)?;
+    tick.put_u64(&metric::NODE_OOM_KILLS, &[], kills);
     Ok(())
 }
 

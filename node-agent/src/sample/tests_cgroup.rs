@@ -2,7 +2,7 @@
 
 use super::fixture::{FakeNode, assert_values, only};
 
-const JOB: &[&str] = &["job_", "step_", "agent_source"];
+const JOB: &[&str] = &["job_", "step_", "agent_source_absent"];
 
 /// Node sources are not in these trees.
 const NO_NODE: &str = "
@@ -10,6 +10,7 @@ const NO_NODE: &str = "
     agent_source_absent_info{source=node_disk,reason=not_found} 1
     agent_source_absent_info{source=node_memory,reason=not_found} 1
     agent_source_absent_info{source=node_network,reason=not_found} 1
+    agent_source_absent_info{source=node_oom_kills,reason=not_found} 1
     agent_source_absent_info{source=node_pressure,reason=not_found} 1
     agent_source_absent_info{source=node_run_delay,reason=not_found} 1
 ";

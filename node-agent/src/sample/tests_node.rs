@@ -28,6 +28,7 @@ fn node() -> FakeNode {
             ("stat", "cpu  100 20 50 1000 30 1 2 3 40 5\ncpu0 1 1 1\nintr 1\n"),
             ("schedstat", SCHEDSTAT),
             ("meminfo", "MemTotal:  2000 kB\nMemFree:  500 kB\nMemAvailable:  900 kB\nHugePages_Total: 3\n"),
+            ("vmstat", "nr_free_pages 1\noom_kill 7\npgfault 3\n"),
             ("pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\n"),
             ("pressure/io", "some avg10=1.00 avg60=0.00 avg300=0.00 total=1000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"),
             ("diskstats", DISKSTATS),
@@ -48,7 +49,7 @@ fn the_nodes_counters() {
     let values = node.collectors().tick();
     assert_values(
         &values,
-        &["node_", "agent_source"],
+        &["node_", "agent_source_absent"],
         "node_cpu_seconds_total{mode=user} 1
          node_cpu_seconds_total{mode=nice} 0.2
          node_cpu_seconds_total{mode=system} 0.5
@@ -61,6 +62,7 @@ fn the_nodes_counters() {
          node_memory_bytes{kind=total} 2048000
          node_memory_bytes{kind=free} 512000
          node_memory_bytes{kind=available} 921600
+         node_oom_kills_total{} 7
          node_pressure_stall_seconds_total{resource=cpu,kind=some} 2.5
          node_pressure_stall_seconds_total{resource=io,kind=some} 1
          node_pressure_stall_seconds_total{resource=io,kind=full} 0.5
@@ -81,7 +83,7 @@ fn the_nodes_counters() {
 #[test]
 fn kernel_files_of_another_form_are_absent_with_a_reason() {
     let node = FakeNode::new();
-    for name in ["stat", "schedstat", "meminfo", "pressure/cpu", "diskstats", "self/net/dev"] {
+    for name in ["stat", "schedstat", "meminfo", "vmstat", "pressure/cpu", "diskstats", "self/net/dev"] {
         node.write(format!("proc/{name}"), "1 2\n3 4\n5 6\n");
     }
     node.write("sys/block/sda/size", "1\n");
@@ -93,6 +95,7 @@ fn kernel_files_of_another_form_are_absent_with_a_reason() {
          agent_source_absent_info{source=node_disk,reason=not_understood} 1
          agent_source_absent_info{source=node_memory,reason=not_understood} 1
          agent_source_absent_info{source=node_network,reason=not_understood} 1
+         agent_source_absent_info{source=node_oom_kills,reason=not_understood} 1
          agent_source_absent_info{source=node_pressure,reason=not_found} 1
          agent_source_absent_info{source=node_run_delay,reason=not_understood} 1",
     );

@@ -181,8 +181,8 @@ unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
 ) -> nvmlReturn_t {
     let both = || {
         let gpu = narrow(number(of, "utilization"))?;
-        // Asked for rarely: it may be missing where the other is there.
-        let memory = narrow(number(of, "memory_utilization")).unwrap_or(0);
+        // One call gives both: what is missing is a number that cannot be.
+        let memory = narrow(number(of, "memory_utilization")).unwrap_or(c_uint::MAX);
         Ok(nvmlUtilization_t { gpu, memory })
     };
     // SAFETY: NVML's own contract.

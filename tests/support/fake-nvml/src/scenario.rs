@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -35,7 +36,6 @@ pub struct Scenario {
 
 /// A GPU, or a part of one.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Device {
     /// Name of its kind.
     #[serde(default)]
@@ -147,11 +147,20 @@ pub fn code(name: &str) -> nvml::nvmlReturn_t {
     }
 }
 
-/// The scenario of this process; absent where it is not named or cannot be read.
+/// The scenario of this process; absent where none is named, or it cannot be read, which is told.
 pub fn current() -> Option<&'static Scenario> {
     static CURRENT: OnceLock<Option<Scenario>> = OnceLock::new();
-    let read = || serde_json::from_slice(&std::fs::read(std::env::var_os(VARIABLE)?).ok()?).ok();
-    CURRENT.get_or_init(read).as_ref()
+    CURRENT.get_or_init(|| std::env::var_os(VARIABLE).and_then(|file| read(&file))).as_ref()
+}
+
+#[expect(clippy::print_stderr, reason = "a test that goes wrong shows it")]
+fn read(file: &OsStr) -> Option<Scenario> {
+    let bytes = std::fs::read(file).map_err(|error| error.to_string());
+    let scenario = bytes.and_then(|bytes| {
+        serde_json::from_slice(&bytes).map_err(|error: serde_json::Error| error.to_string())
+    });
+    let told = |error| eprintln!("fake-nvml: {VARIABLE} '{}': {error}", file.display());
+    scenario.map_err(told).ok()
 }
 
 /// Takes the time that the scenario gives to this call.
