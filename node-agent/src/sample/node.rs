@@ -11,7 +11,7 @@ use aifb_schema::metric;
 use super::{
     collect::Context,
     kept::Kept,
-    parse::{keyed, not_understood, numbers},
+    parse::{keyed, not_understood, numbers, pressure_totals},
     table::Tick,
     units::{Units, seconds_of_ns, seconds_of_us},
 };
@@ -138,12 +138,9 @@ fn put_oom_kills(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Lines `some avg10=… total=<µs>` and, for most resources, `full …`.
 fn put_pressure(tick: &mut Tick<'_>, text: &str, resource: &str) -> io::Result<()> {
-    for line in text.lines() {
-        let (kind, rest) = line.split_once(' ').ok_or_else(not_understood)?;
-        let total = rest.rsplit_once("total=").and_then(|(_, total)| total.parse().ok());
-        let total = seconds_of_us(total.ok_or_else(not_understood)?);
+    for (kind, us) in pressure_totals(text) {
+        let total = seconds_of_us(us.ok_or_else(not_understood)?);
         tick.put(&metric::NODE_PRESSURE, &[("resource", resource), ("kind", kind)], total);
     }
     Ok(())

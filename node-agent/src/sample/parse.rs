@@ -21,6 +21,15 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     })
 }
 
+/// Kind and total in µs of the lines `some avg10=… total=<µs>` and `full …` of a pressure file;
+/// no total where a line has another form.
+pub(super) fn pressure_totals(text: &str) -> impl Iterator<Item = (&str, Option<u64>)> {
+    text.lines().map(|line| {
+        let kind = line.split_once(' ').map_or(line, |(kind, _)| kind);
+        (kind, line.rsplit_once("total=").and_then(|(_, total)| total.parse().ok()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use aifb_schema::metric;
 use super::{
     cgroup::Place,
     collect::Context,
-    group::{Group, Values},
+    group::{Group, PRESSURES, Values},
     process::{Crowd, Processes},
     table::Tick,
     units::Units,
@@ -182,6 +182,12 @@ impl Step {
         }
         for (kind, bytes) in memory_kinds(&values) {
             tick.put_u64(&metric::STEP_MEMORY, &[step_label, role_label, ("kind", kind)], bytes);
+        }
+        for ((resource, kind), seconds) in PRESSURES.into_iter().zip(values.stalled) {
+            if let Some(seconds) = seconds {
+                let labels = [step_label, role_label, ("resource", resource), ("kind", kind)];
+                tick.put(&metric::STEP_PRESSURE, &labels, seconds);
+            }
         }
         for (family, value) in [
             (&metric::STEP_MEMORY_PEAK, values.memory_peak),

@@ -47,6 +47,7 @@ pub(super) struct Ticker {
     missed: u64,
     /// How long the last collection took.
     collect_ns: Option<u64>,
+    jumps: clock::Jumps,
 }
 
 impl Ticker {
@@ -56,8 +57,17 @@ impl Ticker {
         board: Arc<Mutex<Board>>,
         recorder: Recorder,
     ) -> Self {
-        let table = Table::default();
-        Self { grid, collectors, board, recorder, table, gap: 0, missed: 0, collect_ns: None }
+        Self {
+            grid,
+            collectors,
+            board,
+            recorder,
+            table: Table::default(),
+            gap: 0,
+            missed: 0,
+            collect_ns: None,
+            jumps: clock::Jumps::default(),
+        }
     }
 
     /// Ticks until it is told to stop, or nobody can tell it any more.
@@ -100,6 +110,8 @@ impl Ticker {
         }
         let mut tick = self.table.begin();
         self.collectors.collect(&mut tick, mono_ns);
+        let jumps = self.jumps.note(mono_ns, epoch_ns);
+        tick.put_u64(&metric::NODE_CLOCK_JUMPS, &[], jumps);
         put_own(&mut tick, mono_ns.saturating_sub(deadline), self.missed, self.collect_ns);
         let values = tick.finish();
         let collect_ns = clock::mono_ns().saturating_sub(mono_ns);
