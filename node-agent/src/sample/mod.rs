@@ -52,6 +52,7 @@ use anyhow::Context as _;
 use collect::Collectors;
 use exposition::Shown;
 use grid::Grid;
+use table::SeriesInfo;
 use ticker::{Order, Ticker};
 
 /// Shortest period: below that the cost would disturb what is measured.
@@ -139,7 +140,7 @@ pub struct Shared {
 /// What `/metrics` shows: the last sample, and what others published.
 #[derive(Debug, Default)]
 struct Board {
-    sample: Vec<Shown>,
+    sample: Vec<(Arc<SeriesInfo>, f64)>,
     published: BTreeMap<&'static str, Vec<Shown>>,
 }
 
@@ -197,7 +198,8 @@ impl Handle {
         let open = exposition::prefers_open_metrics(accept);
         let values: Vec<_> = {
             let board = lock(&self.board);
-            board.sample.iter().chain(board.published.values().flatten()).cloned().collect()
+            let sample = board.sample.iter().map(|(info, value)| Shown::of(info, *value));
+            sample.chain(board.published.values().flatten().cloned()).collect()
         };
         let content_type = if open { exposition::OPEN_METRICS } else { exposition::TEXT };
         (content_type, exposition::encode(&values, &self.common, open))

@@ -17,7 +17,6 @@ use aifb_schema::{
 use super::{
     Board, clock,
     collect::Collectors,
-    exposition::Shown,
     grid::Grid,
     lock,
     record::Recorder,
@@ -124,15 +123,14 @@ impl Ticker {
             values: values.iter().map(|(info, value)| (info.id, *value)).collect(),
         };
         let mut chunk = Vec::new();
-        self.table.encode(&sample, &mut chunk);
+        self.table.encode(sample, &mut chunk);
         if self.recorder.push(chunk) {
             self.gap = 0;
         } else {
             self.count_missed(1);
             self.table.declare_again();
         }
-        let shown = values.iter().map(|(info, value)| Shown::of(info, *value)).collect();
-        lock(&self.board).sample = shown;
+        lock(&self.board).sample = values;
     }
 
     fn count_missed(&mut self, ticks: u64) {

@@ -3,7 +3,6 @@
 //! A device handle is no pointer but a number: its place in the scenario from 1, and in the upper
 //! half that of a part of it from 1. Nothing ever reads through it.
 #![expect(unsafe_code, reason = "symbols of C")]
-#![expect(non_snake_case, reason = "names of NVML")]
 #![allow(clippy::missing_safety_doc, reason = "each keeps the contract of NVML's own")]
 
 use std::{
