@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::record::{Record, Sampler};
 
 /// The stand-in, built as a dependency of this test.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     program.with_file_name("libaifb_fake_nvml.so")
 }
@@ -293,4 +293,27 @@ fn processes_count_for_their_service_and_their_role() {
             ("service_gpu_memory_bytes{gpu=0,replica=0,service=llm}", 5000.0),
         ],
     );
+}
+
+/// The library of a real driver. Where there is none this proves nothing.
+#[test]
+fn a_real_gpu_has_plausible_values() {
+    if !Path::new("/dev/nvidiactl").exists() {
+        return;
+    }
+    let real = Path::new("libnvidia-ml.so.1");
+    let scene = Scene::with_library(real, &json!({"devices": []}), &["--for", "3s"]);
+    let (code, output, messages, record) = scene.sampler.end();
+    assert_eq!((code, messages.as_str()), (0, ""), "{output}");
+    let values = about_gpus(&record, record.0.samples.len() - 1);
+    let of = |name: &str| {
+        let found = values.iter().find(|(series, _)| series.starts_with(name));
+        found.map(|(_, value)| *value).unwrap_or_else(|| panic!("no {name}: {values:#?}"))
+    };
+    assert!((0.0..=1.0).contains(&of("gpu_utilization_ratio")));
+    assert!(of("gpu_memory_total_bytes") > of("gpu_memory_used_bytes"));
+    assert!(of("gpu_memory_total_bytes") > 1e9);
+    assert!((1.0..5_000.0).contains(&of("gpu_power_watts")));
+    assert!((1.0..150.0).contains(&of("gpu_temperature_celsius")));
+    assert!((1e7..1e10).contains(&of("gpu_clock_hertz")));
 }

@@ -7,4 +7,5 @@
 
 mod command;
 mod gpus;
+mod large;
 mod record;
