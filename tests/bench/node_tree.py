@@ -85,6 +85,12 @@ def process(proc, pid, parent, threads):
     write(proc / f"{pid}/statm", "22418792 198422 18273 1234 0 918273 0\n")
     io = "rchar: 918273645\nwchar: 81273645\nsyscr: 91827\nsyscw: 81273\nread_bytes: 91827364\nwrite_bytes: 8127364\ncancelled_write_bytes: 0\n"
     write(proc / f"{pid}/io", io)
+    sched = f"python3 ({pid}, #threads: {threads})\n" + "-" * 67 + "\n"
+    sched += "".join(f"{'se.value' + str(at):<45}:{at * 918273:>21}\n" for at in range(24))
+    sched += f"{'se.nr_migrations':<45}:{812:>21}\n" + "".join(f"{'policy' + str(at):<45}:{at:>21}\n" for at in range(24))
+    for tid in range(threads):
+        write(proc / f"{pid}/task/{pid * 100 + tid}/schedstat", f"91827364554 {812736455 + tid} 918273\n")
+        write(proc / f"{pid}/task/{pid * 100 + tid}/sched", sched)
     write(proc / f"{pid}/cgroup", f"0::/{JOB}/step_0/user/task_0\n")
 
 

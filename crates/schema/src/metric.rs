@@ -141,6 +141,11 @@ families! {
         "Processes of a service replica's tree.";
     SERVICE_THREADS = "service_threads", Gauge, None, ["service", "replica"],
         "Threads of a service replica's tree.";
+    SERVICE_RUN_DELAY = "service_run_delay_seconds_total", Counter, Some("seconds"),
+        ["service", "replica"],
+        "Time that threads of a service replica waited for a CPU, once a second at most; absent above 256 threads.";
+    SERVICE_MIGRATIONS = "service_migrations_total", Counter, None, ["service", "replica"],
+        "Moves of a service replica's threads to another CPU, renewed every 10 s; absent above 256 threads.";
     SERVICE_GPU_MEMORY = "service_gpu_memory_bytes", Gauge, Some("bytes"),
         ["service", "replica", "gpu"],
         "GPU memory of a service replica's process tree.";

@@ -70,7 +70,8 @@ impl FromStr for Named {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, pid) = text.split_once('=').ok_or("it should look like llm=4711")?;
-        let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or("behind '=' a process id belongs")?;
+        let pid =
+            pid.parse().ok().filter(|pid| *pid > 0).ok_or("behind '=' a process id belongs")?;
         if name.is_empty() {
             return Err("in front of '=' a name belongs".to_owned());
         }

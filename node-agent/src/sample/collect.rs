@@ -156,10 +156,12 @@ impl Collectors {
             watch.stop(tick, "steps");
         }
         let steps = &self.steps;
-        self.services.collect(tick, &mut self.context, &mut self.processes, |context, all| {
+        let candidates = |context: &mut Context, all: &Processes| {
             let own = steps.as_ref().and_then(|steps| steps.own_processes(context));
             own.unwrap_or_else(|| all.all())
-        });
+        };
+        let (context, processes) = (&mut self.context, &mut self.processes);
+        self.services.collect(tick, context, processes, mono_ns, candidates);
         watch.stop(tick, "services");
         if let Some(devices) = &self.devices {
             devices.collect(tick, &mut self.context, mono_ns);

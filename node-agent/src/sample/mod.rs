@@ -23,6 +23,7 @@ mod record;
 mod service;
 mod step;
 mod table;
+mod threads;
 mod ticker;
 mod units;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -72,6 +72,11 @@ pub(super) struct Processes {
 impl Processes {
     pub(super) fn new(root: PathBuf) -> Self {
         Self { root, known: HashMap::new(), tick: 0 }
+    }
+
+    /// `/proc`.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Begins a tick: what the last one did not ask for is forgotten.
@@ -228,14 +233,15 @@ fn add(sum: Option<u64>, value: u64) -> u64 {
 /// parent does not wait for it, or is none of ours, its share is lost for good; it is added from
 /// then on, so that the counter does not fall.
 #[derive(Debug, Default)]
-struct Growing {
+pub(super) struct Growing {
     value: u64,
     gone: u64,
     short: bool,
 }
 
 impl Growing {
-    fn next(&mut self, sum: u64) -> u64 {
+    /// The counter, from the sum as it is now.
+    pub(super) fn next(&mut self, sum: u64) -> u64 {
         let now = sum.saturating_add(self.gone);
         if now >= self.value {
             self.value = now;

@@ -187,8 +187,7 @@ fn a_gpu_that_is_lost_says_so_and_the_other_goes_on() {
 
 #[test]
 fn a_library_that_hangs_delays_no_tick_and_no_end() {
-    let scenario =
-        json!({"slow_ms": {"nvmlDeviceGetPowerUsage": 600_000}, "devices": [gpu(0)]});
+    let scenario = json!({"slow_ms": {"nvmlDeviceGetPowerUsage": 600_000}, "devices": [gpu(0)]});
     let scene = Scene::start(&scenario, &["--for", "2s"]);
     let (code, _, messages, record) = scene.sampler.end();
     assert_eq!((code, messages.as_str()), (0, ""));

@@ -85,8 +85,7 @@ impl InfiniBand {
         if let Some(kind) = self.missing {
             return Err(kind.into());
         }
-        let results: Vec<_> =
-            self.ports.iter_mut().map(|port| port.read(buffer, points)).collect();
+        let results: Vec<_> = self.ports.iter_mut().map(|port| port.read(buffer, points)).collect();
         // One port that cannot be read says so; the others have their values all the same.
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
@@ -123,4 +122,3 @@ impl Port {
 fn number_of(kept: &mut Kept, buffer: &mut Buffer) -> io::Result<u64> {
     numbers(kept.read(buffer)?).next().ok_or_else(not_understood)
 }
-

@@ -8,11 +8,7 @@ mod nfs;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use aifb_schema::metric::{self, Family};
 

@@ -130,7 +130,10 @@ fn nfs_mounts_count_what_went_to_the_server() {
             ("nfs_bytes_total{mount=/home,op=write}", 600.0),
         ],
     );
-    node.write("proc/self/mountstats", "device s:/h mounted on /h with fstype nfs\n\tbytes:\t1 2\n");
+    node.write(
+        "proc/self/mountstats",
+        "device s:/h mounted on /h with fstype nfs\n\tbytes:\t1 2\n",
+    );
     let (values, absent) = shown(&read(2));
     assert!(values.is_empty() && absent.contains(&"nfs: invalid data".to_owned()), "{absent:?}");
 }

@@ -3,12 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nvml_wrapper::{
-    Device as Handle, EventSet, Nvml,
-    bitmasks::event::EventTypes,
-    enums::device::UsedGpuMemory,
-    error::NvmlError,
-    enums::event::XidError,
-    struct_wrappers::device::ProcessInfo,
+    Device as Handle, EventSet, Nvml, bitmasks::event::EventTypes, enums::device::UsedGpuMemory,
+    enums::event::XidError, error::NvmlError, struct_wrappers::device::ProcessInfo,
 };
 
 use super::{
@@ -138,7 +134,6 @@ impl Numbers {
         }
         Ok(())
     }
-
 }
 
 /// Parts of the GPU; none where MIG is off or unknown.

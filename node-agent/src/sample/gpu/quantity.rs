@@ -7,9 +7,7 @@
 use aifb_schema::metric::{self, Family};
 use nvml_wrapper::{
     Device,
-    enum_wrappers::device::{
-        Clock, EccCounter, MemoryError, PerformancePolicy, TemperatureSensor,
-    },
+    enum_wrappers::device::{Clock, EccCounter, MemoryError, PerformancePolicy, TemperatureSensor},
     error::NvmlError,
     sys_exports::field_id,
 };
@@ -57,9 +55,7 @@ pub(super) static ALL: &[Quantity] = &[
     fast(&metric::GPU_MEMORY_USED, |gpu| Ok(wide(gpu.memory_info()?.used, 1.0))),
     slow(&metric::GPU_MEMORY_TOTAL, |gpu| Ok(wide(gpu.memory_info()?.total, 1.0))),
     slow(&metric::GPU_POWER_LIMIT, |gpu| Ok(narrow(gpu.enforced_power_limit()?, 1e-3))),
-    slow(&metric::GPU_TEMPERATURE, |gpu| {
-        Ok(narrow(gpu.temperature(TemperatureSensor::Gpu)?, 1.0))
-    }),
+    slow(&metric::GPU_TEMPERATURE, |gpu| Ok(narrow(gpu.temperature(TemperatureSensor::Gpu)?, 1.0))),
     fast(&metric::GPU_CLOCK, |gpu| Ok(narrow(gpu.clock_info(Clock::Graphics)?, 1e6)))
         .labelled("domain", "graphics"),
     fast(&metric::GPU_CLOCK, |gpu| Ok(narrow(gpu.clock_info(Clock::SM)?, 1e6)))

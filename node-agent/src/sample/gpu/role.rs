@@ -1,15 +1,8 @@
 //! What the processes on a GPU are for.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-};
+use std::{collections::HashMap, path::PathBuf};
 
-use crate::sample::{
-    cgroup::Place,
-    kept::Buffer,
-    step::role,
-};
+use crate::sample::{cgroup::Place, kept::Buffer, step::role};
 
 /// Finds the role of processes by their cgroup.
 #[derive(Debug)]

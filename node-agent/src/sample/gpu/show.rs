@@ -13,10 +13,7 @@ use crate::sample::{
 /// Reasons that hold clocks down, by the name of their series. A GPU that is idle is not held.
 const REASONS: [(&str, ThrottleReasons); 6] = [
     ("power_cap", ThrottleReasons::SW_POWER_CAP),
-    (
-        "thermal",
-        ThrottleReasons::SW_THERMAL_SLOWDOWN.union(ThrottleReasons::HW_THERMAL_SLOWDOWN),
-    ),
+    ("thermal", ThrottleReasons::SW_THERMAL_SLOWDOWN.union(ThrottleReasons::HW_THERMAL_SLOWDOWN)),
     ("hardware", ThrottleReasons::HW_SLOWDOWN),
     ("power_brake", ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN),
     ("sync_boost", ThrottleReasons::SYNC_BOOST),
