@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     cgroup::{Place, with_subfolders},
     kept::{Buffer, Kept},
-    parse::{keyed, numbers, pressure_totals},
+    parse::{keyed, keyed_all, numbers, pressure_totals},
     units::{seconds_of_ns, seconds_of_us},
 };
 
@@ -163,17 +163,16 @@ fn read_cpu(cpu: &mut Cpu, buffer: &mut Buffer, values: &mut Values) {
         Cpu::V1 { usage, stat, split } => {
             let Some(usage_ns) = number(usage, buffer) else { return };
             let Ok(text) = stat.read(buffer) else { return };
-            let (Some(user), Some(system)) = (keyed(text, "user"), keyed(text, "system")) else {
-                return;
-            };
+            let [Some(user), Some(system)] = keyed_all(text, ["user", "system"]) else { return };
             let (user_ns, system_ns) = split.split(usage_ns, user, system);
             values.cpu_user_seconds = Some(seconds_of_ns(user_ns));
             values.cpu_system_seconds = Some(seconds_of_ns(system_ns));
         }
         Cpu::V2 { stat } => {
             let Ok(text) = stat.read(buffer) else { return };
-            values.cpu_user_seconds = keyed(text, "user_usec").map(seconds_of_us);
-            values.cpu_system_seconds = keyed(text, "system_usec").map(seconds_of_us);
+            let times = keyed_all(text, ["user_usec", "system_usec"]);
+            [values.cpu_user_seconds, values.cpu_system_seconds] =
+                times.map(|time| time.map(seconds_of_us));
         }
     }
 }
@@ -194,8 +193,7 @@ fn read_memory(memory: &mut Memory, buffer: &mut Buffer, slow: bool, values: &mu
     values.memory_peak = number(peak, buffer);
     values.memory_limit = number(limit, buffer).filter(|bytes| *bytes < NO_LIMIT_BYTES);
     if let Ok(text) = stat.read(buffer) {
-        values.memory_anonymous = keyed(text, anonymous);
-        values.memory_file = keyed(text, file);
+        [values.memory_anonymous, values.memory_file] = keyed_all(text, [anonymous, file]);
     }
 }
 

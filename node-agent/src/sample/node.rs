@@ -11,7 +11,7 @@ use aifb_schema::metric;
 use super::{
     collect::Context,
     kept::Kept,
-    parse::{keyed, not_understood, numbers, pressure_totals},
+    parse::{keyed, keyed_all, not_understood, numbers, pressure_totals},
     table::Tick,
     units::{Units, seconds_of_ns, seconds_of_us},
 };
@@ -122,9 +122,10 @@ fn put_run_delay(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
 }
 
 fn put_memory(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
-    keyed(text, "MemTotal").ok_or_else(not_understood)?;
-    for (kind, key) in MEMORY_KINDS {
-        if let Some(kib) = keyed(text, key) {
+    let values = keyed_all(text, MEMORY_KINDS.map(|(_, key)| key));
+    let [Some(_total), ..] = values else { return Err(not_understood()) };
+    for ((kind, _), kib) in MEMORY_KINDS.into_iter().zip(values) {
+        if let Some(kib) = kib {
             tick.put_u64(&metric::NODE_MEMORY, &[("kind", kind)], kib.saturating_mul(1024));
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     kept::{Buffer, Kept},
-    parse::{keyed, numbers},
+    parse::{keyed_all, numbers},
 };
 
 /// Processes whose files stay open (three each), so that the agent stays far below the usual
@@ -132,11 +132,11 @@ impl Processes {
     fn io(&mut self, pid: u32, buffer: &mut Buffer) -> Option<(u64, u64)> {
         let Process { io, keep, .. } = self.known.get_mut(&pid)?;
         let text = io.read(buffer).ok()?;
-        let bytes = keyed(text, "read_bytes").zip(keyed(text, "write_bytes"));
+        let [read, written] = keyed_all(text, ["read_bytes", "write_bytes"]);
         if !*keep {
             io.close();
         }
-        bytes
+        read.zip(written)
     }
 }
 
