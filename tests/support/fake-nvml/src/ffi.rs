@@ -147,7 +147,7 @@ unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
     let index = index as usize;
     let found = scenario().and_then(|scenario| {
         let device = scenario.devices.get(index).ok_or(INVALID)?;
-        device.handle.as_deref().map_or(Ok(handle(index, None)), |name| Err(code(name)))
+        device.handle.as_deref().map_or_else(|| Ok(handle(index, None)), |name| Err(code(name)))
     });
     // SAFETY: NVML's own contract.
     unsafe { give("nvmlDeviceGetHandleByIndex_v2", out, found) }

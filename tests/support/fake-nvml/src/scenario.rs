@@ -119,7 +119,7 @@ impl Device {
     pub fn next(&self, name: &str) -> Result<u64, nvml::nvmlReturn_t> {
         let number = self.numbers.get(name).ok_or_else(|| code("NOT_SUPPORTED"))?;
         let call = number.calls.fetch_add(1, Ordering::Relaxed);
-        match number.steps.get(call).or(number.steps.last()) {
+        match number.steps.get(call).or_else(|| number.steps.last()) {
             Some(Step::Value(value)) => Ok(*value),
             Some(Step::Error(name)) => Err(code(name)),
             None => Err(code("NOT_SUPPORTED")),
