@@ -1,10 +1,11 @@
 //! The per-node agent of aifb: checks recipes at submission (`prepare`), starts the agents of a
-//! job (`launch`) and is one (`run`).
+//! job (`launch`), is one (`run`), and samples a node on its own (`sample`).
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alone;
 mod clock;
 mod keep;
 mod launch;
@@ -34,6 +35,8 @@ enum Command {
     Launch(launch::Arguments),
     /// Be the agent of this node; started by `launch`.
     Run(run::Arguments),
+    /// Sample this node into a file, without Slurm or service; show it on /metrics with --listen.
+    Sample(alone::Arguments),
     /// Start a program and end all it leaves behind; started by `run`.
     #[command(hide = true)]
     Keep(keep::Arguments),
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Some(Command::Prepare(arguments)) => prepare::main(&arguments),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
+        Some(Command::Sample(arguments)) => alone::main(&arguments),
         Some(Command::Keep(arguments)) => keep::main(&arguments),
         None => problem::usage("no command given", "see aifb-agent --help"),
     };

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the one place for calls into the C library")]
 
 use std::{
+    ffi::c_uint,
     fs::File,
     io,
     os::{
@@ -21,6 +22,13 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
     },
     unistd::{Pid, getppid, setpgid},
+};
+use nvml_wrapper::{
+    Device,
+    error::{NvmlError, nvml_sym, nvml_try},
+};
+use nvml_wrapper_sys::bindings::{
+    nvmlFieldValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -157,4 +165,29 @@ pub(crate) fn before_exec(command: &mut Command, setup: BeforeExec) {
     // SAFETY: the closure makes system calls only: it neither allocates nor takes a lock, and
     // what it reads was copied into it.
     unsafe { command.pre_exec(act) };
+}
+
+/// A counter of the NVML field `field` summed over all NVLinks of a device; absent where it has
+/// none. The wrapper asks for link 0 only.
+///
+/// # Errors
+/// The library lacks the call, or refuses.
+pub(crate) fn nvml_field_of_all_links(
+    device: &Device<'_>,
+    field: u32,
+) -> Result<Option<u64>, NvmlError> {
+    let ask = nvml_sym(device.nvml().lib().nvmlDeviceGetFieldValues.as_ref())?;
+    // SAFETY: plain data for which all zero is valid.
+    let mut value: nvmlFieldValue_t = unsafe { std::mem::zeroed() };
+    (value.fieldId, value.scopeId) = (field, c_uint::MAX);
+    // SAFETY: the handle is only passed to the library that gave it, which `device` keeps loaded.
+    let handle = unsafe { device.handle() };
+    // SAFETY: one value may be written for the whole call, as the count says.
+    nvml_try(unsafe { ask(handle, 1, &raw mut value) })?;
+    nvml_try(value.nvmlReturn)?;
+    if value.valueType != nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG {
+        return Ok(None);
+    }
+    // SAFETY: the library says that it has written this member of the union.
+    Ok(Some(unsafe { value.value.ullVal }))
 }

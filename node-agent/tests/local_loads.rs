@@ -362,3 +362,34 @@ fn a_failed_service_refuses_waiting_workers() {
     assert!(reason.contains("exited with code 7"), "{reason}");
     assert_eq!(run.wait(), 4);
 }
+
+/// Samples of the only node so far.
+fn samples(run: &Run) -> usize {
+    let nodes = std::fs::read_dir(run.run_dir().join("nodes")).unwrap();
+    let node = nodes.map(Result::unwrap).next().unwrap().path();
+    let bytes = std::fs::read(node.join("samples.bin")).unwrap();
+    aifb_schema::samples::read(&bytes).unwrap_or_default().samples.len()
+}
+
+#[test]
+fn samples_are_closer_in_the_measured_phase() {
+    let mut run = Run::start(&format!("{RECIPE}monitor: {{sample: 1h, burst: 100ms}}\n"));
+    run.ready();
+    let (mut workers, _) = started(&run, "1.1");
+    let mut say = |phase: &str| {
+        for worker in &mut workers {
+            worker.say(&FromWorker::Delta(Delta { phase: phase.into(), ..Delta::default() }));
+        }
+    };
+    say("warmup");
+    wait_for("the first sample", || (samples(&run) == 1).then_some(()));
+    say("measure");
+    wait_for("closer samples", || (samples(&run) >= 5).then_some(()));
+    say("drain");
+    let mut before = 0;
+    wait_for("their end", || {
+        let now = samples(&run);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        (std::mem::replace(&mut before, now) == now).then_some(())
+    });
+}

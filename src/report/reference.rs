@@ -93,6 +93,8 @@ tokens) are on `/metrics` only.
   absent and why.
 - Counters begin with what they count: those of a node at its boot, those of a step, a service or
   the agent at 0.
+- GPUs and devices are read beside the tick: their values are of their newest reading, for GPUs
+  `aifb_gpu_reading_age_seconds` before the sample ([how](../user/sampling.md)).
 - Services are sums over their process trees, the agent is counted apart, and a step is what the
   kernel accounts to its cgroup (`source=\"cgroup\"`) or, where the controller is missing, the sum
   over its processes (`source=\"processes\"`).

@@ -165,6 +165,11 @@ pub enum NodeOrder {
         /// The message.
         message: ToWorker,
     },
+    /// A load has entered its measured phase, or none is in it any more.
+    Measuring {
+        /// Whether one is.
+        now: bool,
+    },
     /// Stop everything and end.
     Finish,
 }

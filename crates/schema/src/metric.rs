@@ -87,6 +87,22 @@ families! {
     NODE_NETWORK_DROPS = "node_network_drops_total", Counter, None, ["device", "direction"],
         "Packets that a network device of the node dropped.";
 
+    NODE_OOM_KILLS = "node_oom_kills_total", Counter, None, [],
+        "Processes of the whole node that the kernel killed for want of memory.";
+    NODE_CLOCK_JUMPS = "node_clock_jumps_total", Counter, None, [],
+        "Times that the wall clock moved by more than 100 ms against the monotonic clock between two samples.";
+
+    IB_BYTES = "ib_port_bytes_total", Counter, Some("bytes"), ["device", "port", "direction"],
+        "Bytes received or sent by an InfiniBand port, headers included.";
+    IB_ERRORS = "ib_port_errors_total", Counter, None, ["device", "port", "kind"],
+        "Faults of an InfiniBand port by kind: receive_errors, transmit_discards, link_downed.";
+    LUSTRE_BYTES = "lustre_bytes_total", Counter, Some("bytes"), ["filesystem", "op"],
+        "Bytes that this node read from or wrote to a Lustre file system.";
+    NFS_BYTES = "nfs_bytes_total", Counter, Some("bytes"), ["mount", "op"],
+        "Bytes that this node read from or wrote to the server of an NFS mount.";
+    CPU_ENERGY = "cpu_energy_joules_total", Counter, Some("joules"), ["package", "domain"],
+        "Energy of a CPU package or a part of it (RAPL).";
+
     JOB_CPU = "job_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the job on this node, ended steps included.";
     JOB_MEMORY = "job_memory_bytes", Gauge, Some("bytes"), ["kind"],
@@ -110,6 +126,10 @@ families! {
     STEP_THREADS = "step_threads", Gauge, None, ["step", "role"],
         "Threads of a step on this node, where the pids controller counts them.";
 
+    STEP_PRESSURE = "step_pressure_stall_seconds_total", Counter, Some("seconds"),
+        ["step", "role", "resource", "kind"],
+        "Time in which some or all (full) tasks of a step were stalled for a resource.";
+
     SERVICE_CPU = "service_cpu_seconds_total", Counter, Some("seconds"),
         ["service", "replica", "mode"],
         "CPU time of a service replica: its process tree, reaped children included.";
@@ -121,8 +141,62 @@ families! {
         "Processes of a service replica's tree.";
     SERVICE_THREADS = "service_threads", Gauge, None, ["service", "replica"],
         "Threads of a service replica's tree.";
+    SERVICE_RUN_DELAY = "service_run_delay_seconds_total", Counter, Some("seconds"),
+        ["service", "replica"],
+        "Time that threads of a service replica waited for a CPU, once a second at most; absent above 256 threads.";
+    SERVICE_MIGRATIONS = "service_migrations_total", Counter, None, ["service", "replica"],
+        "Moves of a service replica's threads to another CPU, renewed every 10 s; absent above 256 threads.";
+    SERVICE_GPU_MEMORY = "service_gpu_memory_bytes", Gauge, Some("bytes"),
+        ["service", "replica", "gpu"],
+        "GPU memory of a service replica's process tree.";
     SERVICE_READY = "service_ready_seconds", Gauge, Some("seconds"), ["service", "replica"],
         "Time from the start of a service replica to its first good health probe.";
+
+    GPU_INFO = "gpu_info", Info, None, ["gpu", "uuid", "name", "driver"],
+        "A GPU of the node: its number, name and driver.";
+    GPU_ABSENT = "gpu_absent_info", Info, None, ["gpu", "uuid", "reason"],
+        "A GPU without values, and why; gpu_is_lost: it fell off the bus.";
+    GPU_UTILIZATION = "gpu_utilization_ratio", Gauge, Some("ratio"), ["gpu", "uuid"],
+        "Share of the driver's last sampling period (up to a second) in which the GPU ran a kernel.";
+    GPU_MEMORY_UTILIZATION = "gpu_memory_utilization_ratio", Gauge, Some("ratio"), ["gpu", "uuid"],
+        "Share of the driver's last sampling period in which the GPU's memory was read or written.";
+    GPU_MEMORY_USED = "gpu_memory_used_bytes", Gauge, Some("bytes"), ["gpu", "uuid"],
+        "Memory of the GPU in use.";
+    GPU_MEMORY_TOTAL = "gpu_memory_total_bytes", Gauge, Some("bytes"), ["gpu", "uuid"],
+        "Memory that the GPU has.";
+    GPU_POWER = "gpu_power_watts", Gauge, Some("watts"), ["gpu", "uuid"],
+        "Power draw of the GPU, on recent ones averaged over a second; for energy use the counter.";
+    GPU_POWER_LIMIT = "gpu_power_limit_watts", Gauge, Some("watts"), ["gpu", "uuid"],
+        "Power limit that the GPU obeys.";
+    GPU_ENERGY = "gpu_energy_joules_total", Counter, Some("joules"), ["gpu", "uuid"],
+        "Energy of the GPU since its driver was loaded.";
+    GPU_TEMPERATURE = "gpu_temperature_celsius", Gauge, Some("celsius"), ["gpu", "uuid"],
+        "Temperature of the GPU.";
+    GPU_CLOCK = "gpu_clock_hertz", Gauge, Some("hertz"), ["gpu", "uuid", "domain"],
+        "Clock of the GPU by domain: graphics, sm, memory.";
+    GPU_THROTTLE = "gpu_throttle_seconds_total", Counter, Some("seconds"),
+        ["gpu", "uuid", "reason"],
+        "Time in which the GPU's clocks were held down, by reason: power, thermal, sync_boost, board_limit, reliability.";
+    GPU_THROTTLED = "gpu_throttled", Gauge, None, ["gpu", "uuid", "reason"],
+        "Whether the GPU's clocks are held down now (1) or not (0), by reason: power_cap, thermal, hardware, power_brake, sync_boost, application_clocks.";
+    GPU_ECC_ERRORS = "gpu_ecc_errors_total", Counter, None, ["gpu", "uuid", "kind"],
+        "Memory errors of the GPU since its driver was loaded: corrected, uncorrected.";
+    GPU_XIDS = "gpu_xid_errors_total", Counter, None, ["gpu", "uuid"],
+        "Critical errors (XID) that the driver told of this GPU since sampling began.";
+    GPU_LAST_XID = "gpu_last_xid", Gauge, None, ["gpu", "uuid"],
+        "Number of the last critical error (XID); absent before the first.";
+    GPU_NVLINK = "gpu_nvlink_bytes_total", Counter, Some("bytes"), ["gpu", "uuid", "direction"],
+        "Payload that the GPU received or sent over all its NVLinks.";
+    GPU_INSTANCE_MEMORY_USED = "gpu_instance_memory_used_bytes", Gauge, Some("bytes"),
+        ["gpu", "instance", "uuid"],
+        "Memory of a MIG instance in use; it is part of the GPU's.";
+    GPU_INSTANCE_MEMORY_TOTAL = "gpu_instance_memory_total_bytes", Gauge, Some("bytes"),
+        ["gpu", "instance", "uuid"],
+        "Memory that a MIG instance has.";
+    GPU_PROCESS_MEMORY = "gpu_process_memory_bytes", Gauge, Some("bytes"), ["gpu", "role"],
+        "GPU memory of processes by role: service, script, client, extern (steps of this job), other (all else).";
+    GPU_READING_AGE = "gpu_reading_age_seconds", Gauge, Some("seconds"), [],
+        "Time between the reading of the GPUs that a sample shows and the sample; their values are of that instant.";
 
     REQUESTS_SENT = "requests_sent_total", Counter, None, ["load"],
         "Requests that a load has sent so far, all its workers together.";
@@ -139,6 +213,8 @@ families! {
         "Memory of the agent itself: resident, peak.";
     AGENT_COLLECT = "agent_collect_duration_seconds", Gauge, Some("seconds"), [],
         "How long the last collection took.";
+    AGENT_SOURCE_DURATION = "agent_source_duration_seconds", Gauge, Some("seconds"), ["source"],
+        "How long the last collection of a source took; gpu and devices are read beside the tick.";
     AGENT_TICK_LAG = "agent_tick_lag_seconds", Gauge, Some("seconds"), [],
         "How late the last tick began.";
     AGENT_MISSED_TICKS = "agent_missed_ticks_total", Counter, None, [],

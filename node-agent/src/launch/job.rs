@@ -228,7 +228,8 @@ fn memory(
     Some(cpus?.iter().map(|count| count.saturating_mul(each).saturating_mul(MIB)).collect())
 }
 
-fn local_run_id() -> String {
+/// The id of a run without Slurm.
+pub(crate) fn local_run_id() -> String {
     let seconds = crate::clock::epoch_ns() / 1_000_000_000;
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

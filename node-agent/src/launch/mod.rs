@@ -35,6 +35,7 @@ use agents::Agents;
 use environment::Environment;
 use folder::{Content, RunFolder};
 use job::Allocation;
+pub(crate) use job::local_run_id;
 use status::Status;
 
 /// Arguments of `launch`.

@@ -361,6 +361,7 @@ impl Agent {
             NodeOrder::ToWorker { worker, message } => {
                 self.workers.deliver(&worker, message).await;
             }
+            NodeOrder::Measuring { now } => self.sampling.measuring(now),
             NodeOrder::Finish => {}
         }
     }

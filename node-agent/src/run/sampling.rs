@@ -6,10 +6,11 @@ use aifb_schema::{
     control::Delta,
     metric,
     names::{VERSION, file},
+    units::Span,
 };
 
 use super::context::Context;
-use crate::sample::{Config, Handle, Sampler, Shared, Watched};
+use crate::sample::{Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched};
 
 /// Longest time for the last sample and the end of the record.
 const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
@@ -19,6 +20,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
 pub(crate) struct Sampling {
     watched: Watched,
     handle: Rc<RefCell<Option<Handle>>>,
+    /// Time between samples, outside and inside the measured phase of a load.
+    periods: [Duration; 2],
     /// Seconds to health by service and replica.
     ready: Rc<RefCell<BTreeMap<(String, u32), f64>>>,
 }
@@ -28,8 +31,10 @@ impl Sampling {
     /// more than none.
     pub(crate) fn start(context: &Context) -> Self {
         let watched = Watched::default();
+        let monitor = &context.recipe.monitor;
+        let periods = [monitor.sample, monitor.burst.unwrap_or(monitor.sample)].map(Span::get);
         let config = Config {
-            period: context.recipe.monitor.sample.get(),
+            period: monitor.sample.get(),
             node: context.node.clone(),
             run_id: context.record.run_id.clone(),
             job_id: context.record.job.id,
@@ -37,6 +42,7 @@ impl Sampling {
             proc_root: PathBuf::from("/proc"),
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             sys_root: PathBuf::from("/sys"),
+            nvml: Some(PathBuf::from(NVML_LIBRARY)),
         };
         let handle = match Sampler::start(config, watched.clone()) {
             Ok(handle) => {
@@ -50,12 +56,20 @@ impl Sampling {
                 None
             }
         };
-        Self { watched, handle: Rc::new(RefCell::new(handle)), ready: Rc::default() }
+        Self { watched, handle: Rc::new(RefCell::new(handle)), periods, ready: Rc::default() }
     }
 
     /// From now on `root` and all that descends from it is this replica.
     pub(crate) fn watch(&self, service: &str, replica: u32, root: u32) {
         self.watched.set(service, replica, root);
+    }
+
+    /// A load is in its measured phase, or none is any more.
+    pub(crate) fn measuring(&self, now: bool) {
+        let [outside, inside] = self.periods;
+        if let Some(handle) = self.handle.borrow().as_ref().filter(|_| outside != inside) {
+            handle.set_period(if now { inside } else { outside });
+        }
     }
 
     /// A replica has become healthy this long after its start.

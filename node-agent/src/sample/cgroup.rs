@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub(super) v1: BTreeMap<String, PathBuf>,
     /// The agent's own step, without `step_`.
     pub(super) own_step: String,
+    /// The job's folder within any of its trees.
+    job: PathBuf,
 }
 
 impl Place {
@@ -58,9 +60,16 @@ impl Place {
                     }
                 }
             }
-            place.own_step = step;
+            (place.own_step, place.job) = (step, job);
         }
         Ok((place.v2.is_some() || !place.v1.is_empty()).then_some(place))
+    }
+
+    /// The step of this job that a process with this `/proc/<pid>/cgroup` is in, without `step_`.
+    pub(super) fn step_of(&self, text: &str) -> Option<String> {
+        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        let steps = paths.filter_map(job_and_step);
+        steps.filter(|(job, _)| *job == self.job).map(|(_, step)| step).next()
     }
 
     /// Names of the job's steps, in the order of their names.

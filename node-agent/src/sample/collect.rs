@@ -6,12 +6,26 @@ use aifb_schema::metric;
 use nix::errno::Errno;
 
 use super::{
-    Config, Watched, cgroup::Place, kept::Buffer, node::Node, own::Own, process::Processes,
-    service::Services, step::Steps, table::Tick, units::Units,
+    Config, Watched,
+    aside::Aside,
+    cgroup::Place,
+    clock,
+    device::{self, Devices},
+    gpu::{self, Gpus},
+    grid::Grid,
+    kept::Buffer,
+    node::Node,
+    own::Own,
+    process::Processes,
+    service::Services,
+    step::Steps,
+    table::Tick,
+    units::{Units, seconds_of_ns},
 };
 
-/// Discovery of steps and processes, and what is dear, happens at most this often.
-const SLOW_NS: u64 = 1_000_000_000;
+/// Discovery of steps and processes, and what is dear, happens at most this often: at each tick
+/// of one a second, whatever few milliseconds each is late.
+const SLOW_NS: u64 = 900_000_000;
 
 /// Why sources cannot be read, by source.
 #[derive(Debug, Default)]
@@ -72,11 +86,14 @@ pub(super) struct Collectors {
     services: Services,
     own: Own,
     processes: Processes,
+    devices: Option<Devices>,
+    gpus: Option<Gpus>,
     context: Context,
     next_slow_ns: u64,
 }
 
 impl Collectors {
+    /// Those that are read within the tick.
     pub(super) fn new(config: &Config, watched: Watched) -> Self {
         let units = Units::of_this_machine();
         let mut context = Context { buffer: Buffer::new(), absent: Absent::default(), slow: true };
@@ -91,8 +108,36 @@ impl Collectors {
             services: Services::new(watched, units),
             own: Own::new(&config.proc_root, units),
             processes: Processes::new(config.proc_root.clone()),
+            devices: None,
+            gpus: None,
             context,
             next_slow_ns: 0,
+        }
+    }
+
+    /// Adds those that are read on threads of their own.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub(super) fn with_asides(mut self, config: &Config, grid: Grid) -> anyhow::Result<Self> {
+        let (proc_root, sys_root) = (config.proc_root.clone(), config.sys_root.clone());
+        let make = move || device::reader(&proc_root, &sys_root);
+        self.devices = Some(Devices::new(Aside::start("devices", grid, make)?));
+        if let Some(library) = &config.nvml {
+            let aside = gpu::start(library.clone(), grid)?;
+            let place = self.steps.as_ref().map(|steps| steps.place().clone());
+            self.gpus = Some(Gpus::new(aside, config.proc_root.clone(), place));
+        }
+        Ok(self)
+    }
+
+    /// From now on ticks follow this grid.
+    pub(super) fn follow(&mut self, grid: Grid) {
+        if let Some(devices) = &mut self.devices {
+            devices.follow(grid);
+        }
+        if let Some(gpus) = &mut self.gpus {
+            gpus.follow(grid);
         }
     }
 
@@ -102,20 +147,51 @@ impl Collectors {
         if self.context.slow {
             self.next_slow_ns = mono_ns + SLOW_NS;
         }
+        let mut watch = Watch::start();
         self.node.collect(tick, &mut self.context);
+        watch.stop(tick, "node");
         self.processes.begin();
         if let Some(steps) = &mut self.steps {
             steps.collect(tick, &mut self.context, &mut self.processes);
+            watch.stop(tick, "steps");
         }
         let steps = &self.steps;
-        self.services.collect(tick, &mut self.context, &mut self.processes, |context, all| {
+        let candidates = |context: &mut Context, all: &Processes| {
             let own = steps.as_ref().and_then(|steps| steps.own_processes(context));
             own.unwrap_or_else(|| all.all())
-        });
+        };
+        let (context, processes) = (&mut self.context, &mut self.processes);
+        self.services.collect(tick, context, processes, mono_ns, candidates);
+        watch.stop(tick, "services");
+        if let Some(devices) = &self.devices {
+            devices.collect(tick, &mut self.context, mono_ns);
+        }
+        if let Some(gpus) = &mut self.gpus {
+            gpus.collect(tick, &mut self.context, &self.services, mono_ns);
+        }
         self.own.collect(tick, &mut self.context);
         for (source, reason) in &self.context.absent.0 {
             let labels = [("source", *source), ("reason", *reason)];
             tick.put(&metric::AGENT_SOURCE_ABSENT, &labels, 1.0);
         }
+    }
+}
+
+/// Tells how long each source took.
+struct Watch {
+    from_ns: u64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { from_ns: clock::mono_ns() }
+    }
+
+    /// The time since the last call is that of `source`.
+    fn stop(&mut self, tick: &mut Tick<'_>, source: &str) {
+        let now_ns = clock::mono_ns();
+        let took = seconds_of_ns(now_ns.saturating_sub(self.from_ns));
+        tick.put(&metric::AGENT_SOURCE_DURATION, &[("source", source)], took);
+        self.from_ns = now_ns;
     }
 }

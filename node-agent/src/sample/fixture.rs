@@ -89,6 +89,7 @@ impl FakeNode {
             proc_root: self.path("proc"),
             cgroup_root: self.path("cgroup"),
             sys_root: self.path("sys"),
+            nvml: None,
         }
     }
 

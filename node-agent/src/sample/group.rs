@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     cgroup::{Place, with_subfolders},
     kept::{Buffer, Kept},
-    parse::{keyed, numbers},
+    parse::{keyed, keyed_all, numbers, pressure_totals},
     units::{seconds_of_ns, seconds_of_us},
 };
 
@@ -27,7 +27,13 @@ pub(super) struct Values {
     pub(super) io_read: Option<u64>,
     pub(super) io_written: Option<u64>,
     pub(super) threads: Option<u64>,
+    /// Seconds of stalls, one for each of [`PRESSURES`].
+    pub(super) stalled: [Option<f64>; PRESSURES.len()],
 }
+
+/// Resource and kind of the stalls that are shown: for CPU time the kernel knows no "full".
+pub(super) const PRESSURES: [(&str, &str); 5] =
+    [("cpu", "some"), ("memory", "some"), ("memory", "full"), ("io", "some"), ("io", "full")];
 
 /// Readers of one cgroup.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(super) struct Group {
     memory: Option<Memory>,
     io: Option<Io>,
     threads: Option<Kept>,
+    /// Resource and file; version 2 only.
+    pressure: Vec<(&'static str, Kept)>,
 }
 
 #[derive(Debug)]
@@ -97,7 +105,11 @@ impl Group {
             .or_else(|| v2("io.stat").map(|at| Io::V2(kept(&at, "io.stat"))));
         let threads = v1("pids").or_else(|| v2("pids.current"));
         let threads = threads.map(|at| kept(&at, "pids.current"));
-        Self { cpu, memory, io, threads }
+        let pressure = ["cpu", "memory", "io"].into_iter().filter_map(|resource| {
+            let file = format!("{resource}.pressure");
+            v2(&file).map(|at| (resource, kept(&at, &file)))
+        });
+        Self { cpu, memory, io, threads, pressure: pressure.collect() }
     }
 
     /// Whether the kernel accounts CPU time here; else processes must stand in.
@@ -128,6 +140,9 @@ impl Group {
             read_io(io, buffer, &mut values);
         }
         values.threads = self.threads.as_mut().and_then(|kept| number(kept, buffer));
+        for (resource, kept) in &mut self.pressure {
+            read_pressure(kept, buffer, resource, &mut values.stalled);
+        }
         values
     }
 }
@@ -148,17 +163,16 @@ fn read_cpu(cpu: &mut Cpu, buffer: &mut Buffer, values: &mut Values) {
         Cpu::V1 { usage, stat, split } => {
             let Some(usage_ns) = number(usage, buffer) else { return };
             let Ok(text) = stat.read(buffer) else { return };
-            let (Some(user), Some(system)) = (keyed(text, "user"), keyed(text, "system")) else {
-                return;
-            };
+            let [Some(user), Some(system)] = keyed_all(text, ["user", "system"]) else { return };
             let (user_ns, system_ns) = split.split(usage_ns, user, system);
             values.cpu_user_seconds = Some(seconds_of_ns(user_ns));
             values.cpu_system_seconds = Some(seconds_of_ns(system_ns));
         }
         Cpu::V2 { stat } => {
             let Ok(text) = stat.read(buffer) else { return };
-            values.cpu_user_seconds = keyed(text, "user_usec").map(seconds_of_us);
-            values.cpu_system_seconds = keyed(text, "system_usec").map(seconds_of_us);
+            let times = keyed_all(text, ["user_usec", "system_usec"]);
+            [values.cpu_user_seconds, values.cpu_system_seconds] =
+                times.map(|time| time.map(seconds_of_us));
         }
     }
 }
@@ -179,8 +193,7 @@ fn read_memory(memory: &mut Memory, buffer: &mut Buffer, slow: bool, values: &mu
     values.memory_peak = number(peak, buffer);
     values.memory_limit = number(limit, buffer).filter(|bytes| *bytes < NO_LIMIT_BYTES);
     if let Ok(text) = stat.read(buffer) {
-        values.memory_anonymous = keyed(text, anonymous);
-        values.memory_file = keyed(text, file);
+        [values.memory_anonymous, values.memory_file] = keyed_all(text, [anonymous, file]);
     }
 }
 
@@ -204,6 +217,22 @@ fn read_io(io: &mut Io, buffer: &mut Buffer, values: &mut Values) {
     if let Ok(text) = text {
         let [read, written] = keys.map(|key| sum(text, key));
         (values.io_read, values.io_written) = (Some(read), Some(written));
+    }
+}
+
+/// A resource without values stays absent: a kernel may account pressure only when told to.
+fn read_pressure(
+    kept: &mut Kept,
+    buffer: &mut Buffer,
+    resource: &str,
+    stalled: &mut [Option<f64>; PRESSURES.len()],
+) {
+    let Ok(text) = kept.read(buffer) else { return };
+    for (kind, us) in pressure_totals(text) {
+        let place = PRESSURES.iter().position(|known| *known == (resource, kind));
+        if let Some(value) = place.and_then(|place| stalled.get_mut(place)) {
+            *value = us.map(seconds_of_us);
+        }
     }
 }
 

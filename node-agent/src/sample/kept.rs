@@ -51,6 +51,7 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
+    /// Text that had to be mended.
     text: String,
 }
 
@@ -90,12 +91,14 @@ impl Buffer {
     /// The text; bytes that are no UTF-8 (a process may call itself anything) are replaced.
     fn text(&mut self, length: usize) -> &str {
         let bytes = self.bytes.get(..length).unwrap_or_default();
-        self.text.clear();
         match std::str::from_utf8(bytes) {
-            Ok(text) => self.text.push_str(text),
-            Err(_) => self.text.push_str(&String::from_utf8_lossy(bytes)),
+            Ok(text) => text,
+            Err(_) => {
+                self.text.clear();
+                self.text.push_str(&String::from_utf8_lossy(bytes));
+                &self.text
+            }
         }
-        &self.text
     }
 }
 

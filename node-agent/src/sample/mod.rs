@@ -5,10 +5,14 @@
 //! descriptors; another writes (`record`). What cannot be read is absent, and a series
 //! says why.
 
+mod aside;
 mod cgroup;
 mod clock;
 mod collect;
+mod device;
 mod exposition;
+mod gpu;
+mod grid;
 mod group;
 mod kept;
 mod node;
@@ -19,6 +23,7 @@ mod record;
 mod service;
 mod step;
 mod table;
+mod threads;
 mod ticker;
 mod units;
 
@@ -36,7 +41,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -45,10 +50,17 @@ use std::{
 use aifb_schema::metric::Family;
 use anyhow::Context as _;
 
+use collect::Collectors;
 use exposition::Shown;
+use grid::Grid;
+use table::SeriesInfo;
+use ticker::{Order, Ticker};
 
 /// Shortest period: below that the cost would disturb what is measured.
-const PERIOD_MIN: Duration = Duration::from_millis(100);
+pub const PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// NVIDIA's management library, as the driver installs it.
+pub const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// What to sample, where from and where to.
 #[derive(Debug, Clone)]
@@ -69,6 +81,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// `/sys`, or a copy of it in tests.
     pub sys_root: PathBuf,
+    /// NVIDIA's management library; absent: GPUs are not looked for.
+    pub nvml: Option<PathBuf>,
 }
 
 /// The service replicas of this node, by their root process. Clones share one list.
@@ -127,7 +141,7 @@ pub struct Shared {
 /// What `/metrics` shows: the last sample, and what others published.
 #[derive(Debug, Default)]
 struct Board {
-    sample: Vec<Shown>,
+    sample: Vec<(Arc<SeriesInfo>, f64)>,
     published: BTreeMap<&'static str, Vec<Shown>>,
 }
 
@@ -140,7 +154,7 @@ pub struct Sampler;
 pub struct Handle {
     board: Arc<Mutex<Board>>,
     common: Vec<(&'static str, String)>,
-    stop: SyncSender<()>,
+    orders: Sender<Order>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -154,18 +168,15 @@ impl Sampler {
         common.extend(config.job_id.map(|job| ("job", job.to_string())));
         let board = Arc::new(Mutex::new(Board::default()));
         let recorder = record::Recorder::create(&config.file)?;
-        let (stop, stopped) = sync_channel(1);
-        let ticker = ticker::Ticker::new(
-            config.period.max(PERIOD_MIN),
-            collect::Collectors::new(&config, watched),
-            Arc::clone(&board),
-            recorder,
-        );
+        let (orders, received) = channel();
+        let grid = Grid::from_now(config.period.max(PERIOD_MIN));
+        let collectors = Collectors::new(&config, watched).with_asides(&config, grid)?;
+        let ticker = Ticker::new(grid, collectors, Arc::clone(&board), recorder);
         let thread = thread::Builder::new()
             .name("sampler".into())
-            .spawn(move || ticker.run(&stopped))
+            .spawn(move || ticker.run(&received))
             .context("starting the sampler")?;
-        Ok(Handle { board, common, stop, thread })
+        Ok(Handle { board, common, orders, thread })
     }
 }
 
@@ -188,10 +199,16 @@ impl Handle {
         let open = exposition::prefers_open_metrics(accept);
         let values: Vec<_> = {
             let board = lock(&self.board);
-            board.sample.iter().chain(board.published.values().flatten()).cloned().collect()
+            let sample = board.sample.iter().map(|(info, value)| Shown::of(info, *value));
+            sample.chain(board.published.values().flatten().cloned()).collect()
         };
         let content_type = if open { exposition::OPEN_METRICS } else { exposition::TEXT };
         (content_type, exposition::encode(&values, &self.common, open))
+    }
+
+    /// Samples with another period from now on.
+    pub fn set_period(&self, period: Duration) {
+        let _already_ended = self.orders.send(Order::Period(period.max(PERIOD_MIN)));
     }
 
     /// Takes a last sample, writes the end and waits for the writer, at most about 2 s.
@@ -199,7 +216,7 @@ impl Handle {
     /// # Errors
     /// If the record's end could not be written.
     pub fn stop(self) -> anyhow::Result<()> {
-        let _already_stopping = self.stop.try_send(());
+        let _already_ended = self.orders.send(Order::Stop);
         match self.thread.join() {
             Ok(ended) => ended,
             Err(_) => anyhow::bail!("the sampler panicked"),

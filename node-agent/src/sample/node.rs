@@ -11,7 +11,7 @@ use aifb_schema::metric;
 use super::{
     collect::Context,
     kept::Kept,
-    parse::{keyed, not_understood, numbers},
+    parse::{keyed, keyed_all, not_understood, numbers, pressure_totals},
     table::Tick,
     units::{Units, seconds_of_ns, seconds_of_us},
 };
@@ -51,6 +51,7 @@ pub(super) struct Node {
     stat: Kept,
     schedstat: Kept,
     meminfo: Kept,
+    vmstat: Kept,
     pressure: [(&'static str, Kept); 3],
     diskstats: Kept,
     netdev: Kept,
@@ -66,6 +67,7 @@ impl Node {
             stat: kept("stat"),
             schedstat: kept("schedstat"),
             meminfo: kept("meminfo"),
+            vmstat: kept("vmstat"),
             pressure: pressure.map(|name| (name, kept(&format!("pressure/{name}")))),
             diskstats: kept("diskstats"),
             netdev: kept("self/net/dev"),
@@ -74,15 +76,20 @@ impl Node {
     }
 
     pub(super) fn collect(&mut self, tick: &mut Tick<'_>, context: &mut Context) {
-        let Context { buffer, absent, .. } = context;
+        let Context { buffer, absent, slow, .. } = context;
+        let slow = *slow;
         let units = self.units;
         let mut read = |source, kept: &mut Kept, put: &mut PutText<'_>| {
             let result = kept.read(buffer).and_then(|text| put(tick, text));
             absent.note(source, result);
         };
         read("node_cpu", &mut self.stat, &mut |tick, text| put_cpu(tick, text, units));
-        read("node_run_delay", &mut self.schedstat, &mut put_run_delay);
+        // Its text has several lines for each CPU: dear on large nodes, for the kernel above all.
+        if slow {
+            read("node_run_delay", &mut self.schedstat, &mut put_run_delay);
+        }
         read("node_memory", &mut self.meminfo, &mut put_memory);
+        read("node_oom_kills", &mut self.vmstat, &mut put_oom_kills);
         for (resource, kept) in &mut self.pressure {
             read("node_pressure", kept, &mut |tick, text| put_pressure(tick, text, resource));
         }
@@ -115,21 +122,26 @@ fn put_run_delay(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
 }
 
 fn put_memory(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
-    keyed(text, "MemTotal").ok_or_else(not_understood)?;
-    for (kind, key) in MEMORY_KINDS {
-        if let Some(kib) = keyed(text, key) {
+    let values = keyed_all(text, MEMORY_KINDS.map(|(_, key)| key));
+    let [Some(_total), ..] = values else { return Err(not_understood()) };
+    for ((kind, _), kib) in MEMORY_KINDS.into_iter().zip(values) {
+        if let Some(kib) = kib {
             tick.put_u64(&metric::NODE_MEMORY, &[("kind", kind)], kib.saturating_mul(1024));
         }
     }
     Ok(())
 }
 
-/// Lines `some avg10=… total=<µs>` and, for most resources, `full …`.
+/// A kernel before 4.13 has no such line.
+fn put_oom_kills(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
+    let kills = keyed(text, "oom_kill").ok_or_else(not_understood)?;
+    tick.put_u64(&metric::NODE_OOM_KILLS, &[], kills);
+    Ok(())
+}
+
 fn put_pressure(tick: &mut Tick<'_>, text: &str, resource: &str) -> io::Result<()> {
-    for line in text.lines() {
-        let (kind, rest) = line.split_once(' ').ok_or_else(not_understood)?;
-        let total = rest.rsplit_once("total=").and_then(|(_, total)| total.parse().ok());
-        let total = seconds_of_us(total.ok_or_else(not_understood)?);
+    for (kind, us) in pressure_totals(text) {
+        let total = seconds_of_us(us.ok_or_else(not_understood)?);
         tick.put(&metric::NODE_PRESSURE, &[("resource", resource), ("kind", kind)], total);
     }
     Ok(())

@@ -9,7 +9,8 @@ use super::{
     collect::Context,
     process::{Crowd, Processes, Stat, Totals},
     table::Tick,
-    units::Units,
+    threads::{Scheduled, Threads},
+    units::{Units, seconds_of_ns},
 };
 
 /// Collects the services that are watched.
@@ -27,6 +28,7 @@ pub(super) struct Services {
 struct Tree {
     root: u32,
     crowd: Crowd,
+    threads: Threads,
 }
 
 impl Services {
@@ -41,6 +43,7 @@ impl Services {
         tick: &mut Tick<'_>,
         context: &mut Context,
         processes: &mut Processes,
+        now_ns: u64,
         candidates: impl FnOnce(&mut Context, &Processes) -> Vec<u32>,
     ) {
         let changed = self.take_over_changes();
@@ -49,10 +52,22 @@ impl Services {
             self.discover(candidates, context, processes);
         }
         for ((service, replica), tree) in &mut self.trees {
-            if let Some(totals) = tree.crowd.measure(processes, &mut context.buffer, true) {
-                put(tick, service, &replica.to_string(), &totals, self.units);
+            let totals = tree.crowd.measure(processes, &mut context.buffer, true);
+            let Some(totals) = totals else { continue };
+            let replica = replica.to_string();
+            put(tick, service, &replica, &totals, self.units);
+            if context.slow {
+                let (root, pids) = (processes.root(), tree.crowd.pids());
+                let scheduled = tree.threads.read(root, pids, now_ns, &mut context.buffer);
+                put_scheduled(tick, service, &replica, scheduled);
             }
         }
+    }
+
+    /// The replica that a process belongs to.
+    pub(super) fn owner(&self, pid: u32) -> Option<(&str, u32)> {
+        let trees = self.trees.iter().filter(|(_, tree)| tree.crowd.pids().any(|of| of == pid));
+        trees.map(|((service, replica), _)| (service.as_str(), *replica)).next()
     }
 
     fn take_over_changes(&mut self) -> bool {
@@ -61,7 +76,11 @@ impl Services {
         self.outsiders.clear();
         self.trees.retain(|key, tree| roots.get(key) == Some(&tree.root));
         for (key, root) in roots {
-            self.trees.entry(key).or_insert_with(|| Tree { root, crowd: Crowd::default() });
+            self.trees.entry(key).or_insert_with(|| Tree {
+                root,
+                crowd: Crowd::default(),
+                threads: Threads::default(),
+            });
         }
         true
     }
@@ -128,4 +147,13 @@ fn put(tick: &mut Tick<'_>, service: &str, replica: &str, totals: &Totals, units
     }
     tick.put_u64(&metric::SERVICE_PROCESSES, &[service, replica], totals.processes);
     tick.put_u64(&metric::SERVICE_THREADS, &[service, replica], totals.threads);
+}
+
+fn put_scheduled(tick: &mut Tick<'_>, service: &str, replica: &str, scheduled: Option<Scheduled>) {
+    let Some(Scheduled { waited_ns, migrations }) = scheduled else { return };
+    let labels = [("service", service), ("replica", replica)];
+    tick.put(&metric::SERVICE_RUN_DELAY, &labels, seconds_of_ns(waited_ns));
+    if let Some(migrations) = migrations {
+        tick.put_u64(&metric::SERVICE_MIGRATIONS, &labels, migrations);
+    }
 }

@@ -7,7 +7,7 @@ use aifb_schema::metric;
 use super::{
     cgroup::Place,
     collect::Context,
-    group::{Group, Values},
+    group::{Group, PRESSURES, Values},
     process::{Crowd, Processes},
     table::Tick,
     units::Units,
@@ -38,6 +38,11 @@ impl Steps {
     pub(super) fn new(place: Place, units: Units) -> Self {
         let job = Group::open(&place, None);
         Self { place, units, job, steps: BTreeMap::new() }
+    }
+
+    /// Where the job's cgroups are.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn collect(
@@ -94,7 +99,7 @@ impl Steps {
 
 /// What a step is for. The agent and its services share one step; the job script has its own;
 /// any other step was started from it.
-fn role(step: &str, own_step: &str) -> &'static str {
+pub(super) fn role(step: &str, own_step: &str) -> &'static str {
     match step {
         _ if step == own_step => "service",
         "batch" | "interactive" => "script",
@@ -177,6 +182,12 @@ impl Step {
         }
         for (kind, bytes) in memory_kinds(&values) {
             tick.put_u64(&metric::STEP_MEMORY, &[step_label, role_label, ("kind", kind)], bytes);
+        }
+        for ((resource, kind), seconds) in PRESSURES.into_iter().zip(values.stalled) {
+            if let Some(seconds) = seconds {
+                let labels = [step_label, role_label, ("resource", resource), ("kind", kind)];
+                tick.put(&metric::STEP_PRESSURE, &labels, seconds);
+            }
         }
         for (family, value) in [
             (&metric::STEP_MEMORY_PEAK, values.memory_peak),

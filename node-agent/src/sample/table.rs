@@ -40,6 +40,8 @@ pub(super) struct Table {
     next_id: u32,
     tick: u64,
     key: String,
+    /// Whether some series may still have to be declared.
+    undeclared: bool,
 }
 
 /// The values of one tick.
@@ -62,7 +64,14 @@ impl Table {
     }
 
     /// Encodes a sample, with declarations of all of its series that are not declared yet.
-    pub(super) fn encode(&mut self, sample: &Sample, out: &mut Vec<u8>) {
+    pub(super) fn encode(&mut self, sample: Sample, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.undeclared) {
+            self.declare(out);
+        }
+        Frame::Sample(sample).encode(out);
+    }
+
+    fn declare(&mut self, out: &mut Vec<u8>) {
         let tick = self.tick;
         let fresh = self.entries.values_mut().filter(|entry| entry.last_tick == tick);
         for entry in fresh.filter(|entry| !entry.declared) {
@@ -76,7 +85,8 @@ impl Table {
             Frame::Series(Series { id: entry.info.id, name, labels }).encode(out);
             entry.declared = true;
         }
-        Frame::Sample(sample.clone()).encode(out);
+        // What has no value now waits for its next one.
+        self.undeclared = self.entries.values().any(|entry| !entry.declared);
     }
 
     /// A chunk with declarations may be lost: all are declared again with the next sample.
@@ -84,6 +94,7 @@ impl Table {
         for entry in self.entries.values_mut() {
             entry.declared = false;
         }
+        self.undeclared = true;
     }
 }
 
@@ -166,6 +177,7 @@ impl Table {
         self.next_id += 1;
         let entry = Entry { info: Arc::clone(&info), last_tick: self.tick, declared: false };
         self.entries.insert(self.key.clone(), entry);
+        self.undeclared = true;
         Some(info)
     }
 }
@@ -198,7 +210,7 @@ mod tests {
             tick.put(&metric::NODE_CPU, &[("mode", "user")], 99.0);
             tick.put(&metric::NODE_CPU, &[("mode", "idle")], f64::NAN);
             let values = tick.finish();
-            table.encode(&sample(&values), &mut bytes);
+            table.encode(sample(&values), &mut bytes);
         }
         let recording = samples::read(&bytes).unwrap();
         assert_eq!(recording.series.len(), 1);

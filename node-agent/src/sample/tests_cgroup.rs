@@ -2,7 +2,7 @@
 
 use super::fixture::{FakeNode, assert_values, only};
 
-const JOB: &[&str] = &["job_", "step_", "agent_source"];
+const JOB: &[&str] = &["job_", "step_", "agent_source_absent"];
 
 /// Node sources are not in these trees.
 const NO_NODE: &str = "
@@ -10,6 +10,7 @@ const NO_NODE: &str = "
     agent_source_absent_info{source=node_disk,reason=not_found} 1
     agent_source_absent_info{source=node_memory,reason=not_found} 1
     agent_source_absent_info{source=node_network,reason=not_found} 1
+    agent_source_absent_info{source=node_oom_kills,reason=not_found} 1
     agent_source_absent_info{source=node_pressure,reason=not_found} 1
     agent_source_absent_info{source=node_run_delay,reason=not_found} 1
 ";
@@ -156,6 +157,8 @@ fn v2(node: &FakeNode, mount: &str, job: &str) {
                     "8:0 rbytes=100 wbytes=7 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=5\n",
                 ),
                 ("pids.current", "12\n"),
+                ("cpu.pressure", "some avg10=0.00 total=1500000\nfull avg10=0.00 total=0\n"),
+                ("memory.pressure", "some avg10=0.00 total=200000\nfull avg10=0.00 total=100000\n"),
                 ("cgroup.procs", ""),
             ],
         );
@@ -190,6 +193,12 @@ const V2_VALUES: &str = "
     step_memory_peak_bytes{step=2,role=service} 8192
     step_oom_kills_total{step=10,role=client} 2
     step_oom_kills_total{step=2,role=service} 2
+    step_pressure_stall_seconds_total{step=10,role=client,resource=cpu,kind=some} 1.5
+    step_pressure_stall_seconds_total{step=10,role=client,resource=memory,kind=full} 0.1
+    step_pressure_stall_seconds_total{step=10,role=client,resource=memory,kind=some} 0.2
+    step_pressure_stall_seconds_total{step=2,role=service,resource=cpu,kind=some} 1.5
+    step_pressure_stall_seconds_total{step=2,role=service,resource=memory,kind=full} 0.1
+    step_pressure_stall_seconds_total{step=2,role=service,resource=memory,kind=some} 0.2
     step_processes{step=10,role=client} 1
     step_processes{step=2,role=service} 2
     step_threads{step=10,role=client} 12
@@ -220,7 +229,7 @@ fn a_step_that_vanishes_is_absent_and_the_job_stays() {
     ticks.tick();
     node.remove(&format!("cgroup/system.slice/{job}/step_10"));
     let values = ticks.tick();
-    assert_eq!(only(&values, &["step_"]).len(), 11);
+    assert_eq!(only(&values, &["step_"]).len(), 14);
     assert!(values.keys().all(|name| !name.contains("step=10")), "{values:?}");
     assert_eq!(values["job_cpu_seconds_total{mode=user}"], 8.0);
 }

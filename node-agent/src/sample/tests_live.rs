@@ -31,6 +31,7 @@ fn live(folder: &Path) -> Config {
         proc_root: PathBuf::from("/proc"),
         cgroup_root: PathBuf::from("/sys/fs/cgroup"),
         sys_root: PathBuf::from("/sys"),
+        nvml: None,
     }
 }
 

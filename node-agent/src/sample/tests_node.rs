@@ -28,6 +28,7 @@ fn node() -> FakeNode {
             ("stat", "cpu  100 20 50 1000 30 1 2 3 40 5\ncpu0 1 1 1\nintr 1\n"),
             ("schedstat", SCHEDSTAT),
             ("meminfo", "MemTotal:  2000 kB\nMemFree:  500 kB\nMemAvailable:  900 kB\nHugePages_Total: 3\n"),
+            ("vmstat", "nr_free_pages 1\noom_kill 7\npgfault 3\n"),
             ("pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\n"),
             ("pressure/io", "some avg10=1.00 avg60=0.00 avg300=0.00 total=1000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"),
             ("diskstats", DISKSTATS),
@@ -48,7 +49,7 @@ fn the_nodes_counters() {
     let values = node.collectors().tick();
     assert_values(
         &values,
-        &["node_", "agent_source"],
+        &["node_", "agent_source_absent"],
         "node_cpu_seconds_total{mode=user} 1
          node_cpu_seconds_total{mode=nice} 0.2
          node_cpu_seconds_total{mode=system} 0.5
@@ -61,6 +62,7 @@ fn the_nodes_counters() {
          node_memory_bytes{kind=total} 2048000
          node_memory_bytes{kind=free} 512000
          node_memory_bytes{kind=available} 921600
+         node_oom_kills_total{} 7
          node_pressure_stall_seconds_total{resource=cpu,kind=some} 2.5
          node_pressure_stall_seconds_total{resource=io,kind=some} 1
          node_pressure_stall_seconds_total{resource=io,kind=full} 0.5
@@ -81,7 +83,9 @@ fn the_nodes_counters() {
 #[test]
 fn kernel_files_of_another_form_are_absent_with_a_reason() {
     let node = FakeNode::new();
-    for name in ["stat", "schedstat", "meminfo", "pressure/cpu", "diskstats", "self/net/dev"] {
+    for name in
+        ["stat", "schedstat", "meminfo", "vmstat", "pressure/cpu", "diskstats", "self/net/dev"]
+    {
         node.write(format!("proc/{name}"), "1 2\n3 4\n5 6\n");
     }
     node.write("sys/block/sda/size", "1\n");
@@ -93,6 +97,7 @@ fn kernel_files_of_another_form_are_absent_with_a_reason() {
          agent_source_absent_info{source=node_disk,reason=not_understood} 1
          agent_source_absent_info{source=node_memory,reason=not_understood} 1
          agent_source_absent_info{source=node_network,reason=not_understood} 1
+         agent_source_absent_info{source=node_oom_kills,reason=not_understood} 1
          agent_source_absent_info{source=node_pressure,reason=not_found} 1
          agent_source_absent_info{source=node_run_delay,reason=not_understood} 1",
     );
@@ -178,4 +183,45 @@ fn services_come_and_go_between_discoveries() {
     assert_eq!(ticks.tick_at(1_200_000_000)[name], 1.1);
     node.watched.remove("llm", 0);
     assert_values(&ticks.tick_at(1_300_000_000), &["service_"], "");
+}
+
+#[test]
+fn threads_of_a_service_tell_their_waits_and_moves() {
+    let node = node();
+    node.process(100, 10, 20, [100, 0, 0, 0]);
+    let thread = |tid: u32, waited_ns: u64, moves: u32| {
+        let sched = format!(
+            "x (1, #threads: 2)\n---\nse.load.weight : 9\nse.nr_migrations     :   {moves}\n"
+        );
+        let stat = format!("7000 {waited_ns} 12\n");
+        node.write_all(&format!("proc/100/task/{tid}"), &[("schedstat", &stat), ("sched", &sched)]);
+    };
+    thread(100, 1_500_000_000, 3);
+    thread(101, 500_000_000, 4);
+    node.watched.set("llm", 0, 100);
+    let mut ticks = node.collectors();
+    let names = ["service_run_delay", "service_migrations"];
+    let expected = |seconds: &str, moves: u32| {
+        format!(
+            "service_run_delay_seconds_total{{service=llm,replica=0}} {seconds}
+             service_migrations_total{{service=llm,replica=0}} {moves}"
+        )
+    };
+    assert_values(&ticks.tick(), &names, &expected("2", 7));
+    thread(101, 750_000_000, 9);
+    assert_values(&ticks.tick(), &names, &expected("2.25", 7));
+    let later = ticks.tick_at(12_000_000_000);
+    assert_values(&later, &names, &expected("2.25", 12));
+    // What an ended thread has waited for stays counted.
+    node.remove("proc/100/task/101");
+    for at in 13..15 {
+        let values = ticks.tick_at(at * 1_000_000_000);
+        assert_values(&values, &names, &expected("2.25", 12));
+    }
+    thread(100, 1_600_000_000, 3);
+    assert_values(&ticks.tick_at(15_000_000_000), &names, &expected("2.35", 12));
+    for tid in 200..500 {
+        thread(tid, 1, 1);
+    }
+    assert_values(&ticks.tick_at(16_000_000_000), &names, "");
 }

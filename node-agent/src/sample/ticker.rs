@@ -17,16 +17,25 @@ use aifb_schema::{
 use super::{
     Board, clock,
     collect::Collectors,
-    exposition::Shown,
+    grid::Grid,
     lock,
     record::Recorder,
     table::{Table, Tick},
 };
 
+/// What the ticker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Tick with this period from now on.
+    Period(Duration),
+    /// Take a last sample and end.
+    Stop,
+}
+
 /// Ticks, collects, hands over.
 #[derive(Debug)]
 pub(super) struct Ticker {
-    period: Duration,
+    grid: Grid,
     collectors: Collectors,
     board: Arc<Mutex<Board>>,
     recorder: Recorder,
@@ -37,38 +46,48 @@ pub(super) struct Ticker {
     missed: u64,
     /// How long the last collection took.
     collect_ns: Option<u64>,
+    jumps: clock::Jumps,
 }
 
 impl Ticker {
     pub(super) fn new(
-        period: Duration,
+        grid: Grid,
         collectors: Collectors,
         board: Arc<Mutex<Board>>,
         recorder: Recorder,
     ) -> Self {
-        let table = Table::default();
-        Self { period, collectors, board, recorder, table, gap: 0, missed: 0, collect_ns: None }
+        Self {
+            grid,
+            collectors,
+            board,
+            recorder,
+            table: Table::default(),
+            gap: 0,
+            missed: 0,
+            collect_ns: None,
+            jumps: clock::Jumps::default(),
+        }
     }
 
-    /// Ticks until there is a word from `stopped`, or its other end is gone.
-    pub(super) fn run(mut self, stopped: &Receiver<()>) -> anyhow::Result<()> {
-        let period_ns = clock::ns(self.period);
-        let mut deadline = clock::mono_ns();
+    /// Ticks until it is told to stop, or nobody can tell it any more.
+    pub(super) fn run(mut self, orders: &Receiver<Order>) -> anyhow::Result<()> {
+        let mut deadline = self.grid.origin_ns();
         loop {
-            let skipped = clock::mono_ns().saturating_sub(deadline) / period_ns;
+            let skipped = clock::mono_ns().saturating_sub(deadline) / self.grid.period_ns();
             self.count_missed(skipped);
-            deadline += skipped * period_ns;
+            deadline += skipped * self.grid.period_ns();
             self.tick(deadline);
-            deadline += period_ns;
-            let wait = Duration::from_nanos(deadline.saturating_sub(clock::mono_ns()));
-            // The wait is a futex wait for an absolute instant of CLOCK_MONOTONIC.
-            match stopped.recv_timeout(wait) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            deadline += self.grid.period_ns();
+            while let Some(order) = wait(orders, deadline) {
+                let Order::Period(period) = order else {
+                    self.tick(clock::mono_ns());
+                    return self.finish();
+                };
+                self.grid = self.grid.with_period(period);
+                self.collectors.follow(self.grid);
+                deadline = self.grid.after(clock::mono_ns());
             }
         }
-        self.tick(clock::mono_ns());
-        self.finish()
     }
 
     fn finish(self) -> anyhow::Result<()> {
@@ -90,6 +109,8 @@ impl Ticker {
         }
         let mut tick = self.table.begin();
         self.collectors.collect(&mut tick, mono_ns);
+        let jumps = self.jumps.note(mono_ns, epoch_ns);
+        tick.put_u64(&metric::NODE_CLOCK_JUMPS, &[], jumps);
         put_own(&mut tick, mono_ns.saturating_sub(deadline), self.missed, self.collect_ns);
         let values = tick.finish();
         let collect_ns = clock::mono_ns().saturating_sub(mono_ns);
@@ -102,20 +123,30 @@ impl Ticker {
             values: values.iter().map(|(info, value)| (info.id, *value)).collect(),
         };
         let mut chunk = Vec::new();
-        self.table.encode(&sample, &mut chunk);
+        self.table.encode(sample, &mut chunk);
         if self.recorder.push(chunk) {
             self.gap = 0;
         } else {
             self.count_missed(1);
             self.table.declare_again();
         }
-        let shown = values.iter().map(|(info, value)| Shown::of(info, *value)).collect();
-        lock(&self.board).sample = shown;
+        lock(&self.board).sample = values;
     }
 
     fn count_missed(&mut self, ticks: u64) {
         self.missed += ticks;
         self.gap = self.gap.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX));
+    }
+}
+
+/// Waits until `deadline`, or for an order before that.
+fn wait(orders: &Receiver<Order>, deadline: u64) -> Option<Order> {
+    // The wait is a futex wait for an absolute instant of CLOCK_MONOTONIC.
+    let wait = Duration::from_nanos(deadline.saturating_sub(clock::mono_ns()));
+    match orders.recv_timeout(wait) {
+        Ok(order) => Some(order),
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => Some(Order::Stop),
     }
 }
 

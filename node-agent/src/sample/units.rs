@@ -35,6 +35,11 @@ pub(super) fn seconds_of_us(us: u64) -> f64 {
     ratio(us, 1_000_000)
 }
 
+/// Millionths (of a joule, say) in wholes.
+pub(super) fn millionths(count: u64) -> f64 {
+    ratio(count, 1_000_000)
+}
+
 /// Nanoseconds in seconds.
 pub(super) fn seconds_of_ns(ns: u64) -> f64 {
     ratio(ns, 1_000_000_000)

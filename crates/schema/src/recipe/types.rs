@@ -416,6 +416,10 @@ pub struct Monitor {
     /// Time between samples: 100ms to 1h.
     #[serde(default = "Monitor::default_sample")]
     pub sample: Span,
+    /// Time between samples while a load is in its measured phase, 100ms at least; without it
+    /// `sample` holds there, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Span>,
     /// Whether `GET /metrics` needs the run's token.
     #[serde(default)]
     pub metrics_token: bool,
@@ -429,7 +433,7 @@ impl Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { sample: Self::default_sample(), metrics_token: false }
+        Self { sample: Self::default_sample(), burst: None, metrics_token: false }
     }
 }
 

@@ -139,6 +139,14 @@ impl LoadRun {
         }
     }
 
+    /// Whether one of its workers is in the measured part, as far as they have told.
+    pub(super) fn measures(&self) -> bool {
+        let inside = |worker: &Worker| {
+            worker.state == WorkerState::Ready && worker.progress.phase == "measure"
+        };
+        self.state == LoadState::Running && self.workers.values().any(inside)
+    }
+
     /// The rule that is fulfilled now, if one is. All workers must be in the measured part.
     pub(super) fn fulfilled(&mut self, now: Instant) -> Option<Verdict> {
         let judge = self.judge.as_mut()?;

@@ -25,7 +25,7 @@ use std::{
 };
 
 use aifb_schema::{
-    control::{Delta, FromCoordinator, NodeOrders, NodeReport, ProcessId, RunStatus},
+    control::{Delta, FromCoordinator, NodeOrder, NodeOrders, NodeReport, ProcessId, RunStatus},
     run::{Failure, RunRecord, State},
 };
 use nix::sys::signal::Signal;
@@ -122,6 +122,8 @@ pub(crate) struct Coordinator {
     healthy_since: Option<Instant>,
     last_tick: Instant,
     loads_shown: Instant,
+    /// Whether the agents were told that a load is in its measured phase.
+    measuring: bool,
     /// The end of the last standstill of this agent.
     woke: Option<Instant>,
     /// The job's script, where it runs on this node.
@@ -156,6 +158,7 @@ impl Coordinator {
             healthy_since: None,
             last_tick: now,
             loads_shown: now,
+            measuring: false,
             woke: None,
             script,
             script_ended: None,
@@ -210,6 +213,7 @@ impl Coordinator {
         self.check_nodes(now);
         self.check_loads(now);
         self.show_loads(now);
+        self.tell_measuring();
         if let Some(trouble) = self.context.files.take_trouble() {
             let reason = trouble.reason.unwrap_or_default();
             self.warn(&format!("{} records were not written: {reason}", trouble.lost));
@@ -235,6 +239,20 @@ impl Coordinator {
             }
         }
         self.sampling.loads(&sums);
+    }
+
+    /// Tells all agents when the measured phase of a load begins and ends, as far as its workers
+    /// have told: they do once a second.
+    fn tell_measuring(&mut self) {
+        let now = self.loads.iter().any(LoadRun::measures);
+        if now == self.measuring || self.context.recipe.monitor.burst.is_none() {
+            return;
+        }
+        self.measuring = now;
+        let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
+        for name in names {
+            self.order(&name, NodeOrder::Measuring { now });
+        }
     }
 
     /// Takes every step that is due; true when the run is over.

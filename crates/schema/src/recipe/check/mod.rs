@@ -56,6 +56,13 @@ pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
     if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&sample) {
         check.at("/monitor/sample", "monitor.sample is out of range").hint("from 100ms to 1h");
     }
+    if let Some(burst) = recipe.monitor.burst
+        && !(Duration::from_millis(100)..=sample).contains(&burst.get())
+    {
+        check
+            .at("/monitor/burst", "monitor.burst is out of range")
+            .hint("from 100ms to monitor.sample");
+    }
     check.sweep(recipe);
     check.found
 }

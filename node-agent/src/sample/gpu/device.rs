@@ -1,0 +1,216 @@
+//! One GPU, read again and again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nvml_wrapper::{
+    Device as Handle, EventSet, Nvml, bitmasks::event::EventTypes, enums::device::UsedGpuMemory,
+    enums::event::XidError, error::NvmlError, struct_wrappers::device::ProcessInfo,
+};
+
+use super::{
+    Device, Identity, Instance, Process,
+    library::reason,
+    quantity::{self, known},
+};
+
+/// Critical errors taken over at one reading; more wait for the next.
+const XIDS_AT_ONCE: u32 = 16;
+
+/// A GPU with what has to be remembered between readings.
+pub(super) struct Watcher {
+    /// How to ask for it, or why that is refused.
+    handle: Result<Handle<'static>, &'static str>,
+    identity: Arc<Identity>,
+    numbers: Numbers,
+    processes: Vec<Process>,
+    instances: Vec<Instance>,
+    events: Option<EventSet<'static>>,
+    xids: u64,
+    last_xid: Option<u64>,
+}
+
+/// One place for each of `quantity::ALL`.
+struct Numbers {
+    /// Those that this GPU will never have.
+    refused: Vec<bool>,
+    /// The last values: what is slow stands here in between.
+    values: Vec<Option<f64>>,
+}
+
+impl Watcher {
+    pub(super) fn new(nvml: &'static Nvml, index: u32, driver: &str) -> Self {
+        let handle = nvml.device_by_index(index);
+        let ask = |of: fn(&Handle<'static>) -> Result<String, NvmlError>| {
+            handle.as_ref().ok().and_then(|handle| of(handle).ok()).unwrap_or_default()
+        };
+        let identity = Identity {
+            gpu: index.to_string(),
+            uuid: ask(Handle::uuid),
+            name: ask(Handle::name),
+            driver: driver.to_owned(),
+        };
+        Self {
+            events: handle.as_ref().ok().and_then(|handle| listen(nvml, handle)),
+            handle: handle.map_err(|error| reason(&error)),
+            identity: Arc::new(identity),
+            numbers: Numbers::new(),
+            processes: Vec::new(),
+            instances: Vec::new(),
+            xids: 0,
+            last_xid: None,
+        }
+    }
+
+    /// All values; `slow` also asks for what is dear.
+    pub(super) fn read(&mut self, slow: bool) -> Device {
+        let throttled = self.ask(slow);
+        self.take_xids();
+        let good = throttled.is_ok();
+        fn copy<T: Clone>(good: bool, values: &[T]) -> Vec<T> {
+            if good { values.to_vec() } else { Vec::new() }
+        }
+        Device {
+            identity: Arc::clone(&self.identity),
+            absent: throttled.err(),
+            throttled: throttled.ok().flatten(),
+            values: copy(good, &self.numbers.values),
+            processes: copy(good, &self.processes),
+            instances: copy(good, &self.instances),
+            xids: self.events.as_ref().map(|_| self.xids),
+            last_xid: self.last_xid,
+        }
+    }
+
+    /// Takes the values over; gives the reasons that hold clocks down.
+    ///
+    /// # Errors
+    /// Why the GPU as a whole cannot be asked.
+    fn ask(&mut self, slow: bool) -> Result<Option<u64>, &'static str> {
+        let handle = self.handle.as_ref().map_err(|reason| *reason)?;
+        self.numbers.read(handle, slow).map_err(|error| reason(&error))?;
+        if slow {
+            self.instances = instances(handle);
+            self.processes = processes(handle);
+        }
+        throttled(handle).map_err(|error| reason(&error))
+    }
+
+    fn take_xids(&mut self) {
+        let Some(events) = &self.events else { return };
+        for _ in 0..XIDS_AT_ONCE {
+            let Ok(event) = events.wait(0) else { return };
+            let Some(xid) = event.event_data else { continue };
+            self.xids += 1;
+            self.last_xid = match xid {
+                XidError::Value(number) => Some(number),
+                XidError::Unknown => self.last_xid,
+            };
+        }
+    }
+}
+
+impl Numbers {
+    fn new() -> Self {
+        let count = quantity::ALL.len();
+        Self { refused: vec![false; count], values: vec![None; count] }
+    }
+
+    /// # Errors
+    /// The GPU as a whole cannot be used any more.
+    fn read(&mut self, handle: &Handle<'_>, slow: bool) -> Result<(), NvmlError> {
+        let known = self.values.iter_mut().zip(&mut self.refused);
+        for (quantity, (value, refused)) in quantity::ALL.iter().zip(known) {
+            if *refused || (quantity.slow && !slow) {
+                continue;
+            }
+            *value = match (quantity.read)(handle) {
+                Ok(value) => value,
+                Err(error) if is_end(&error) => return Err(error),
+                Err(error) => {
+                    *refused = is_final(&error);
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Parts of the GPU; none where MIG is off or unknown.
+fn instances(handle: &Handle<'_>) -> Vec<Instance> {
+    let read = |(number, part): (u32, Handle<'_>)| {
+        let memory = part.memory_info().ok();
+        Instance {
+            number: number.to_string(),
+            uuid: part.uuid().unwrap_or_default(),
+            used: memory.as_ref().and_then(|memory| known(memory.used)),
+            total: memory.as_ref().and_then(|memory| known(memory.total)),
+        }
+    };
+    parts(handle).map(read).collect()
+}
+
+/// Processes with memory on the GPU. Where it is parted only its parts may list them.
+fn processes(handle: &Handle<'_>) -> Vec<Process> {
+    let mut bytes_by_pid = BTreeMap::new();
+    let mut add = |handle: &Handle<'_>| {
+        for list in [handle.running_compute_processes(), handle.running_graphics_processes()] {
+            for process in list.unwrap_or_default().iter().filter_map(process) {
+                // A process that computes and draws is in both lists with all it has.
+                let bytes = bytes_by_pid.entry(process.pid).or_insert(0);
+                *bytes = process.bytes.max(*bytes);
+            }
+        }
+    };
+    let mut whole = true;
+    for (_, part) in parts(handle) {
+        whole = false;
+        add(&part);
+    }
+    if whole {
+        add(handle);
+    }
+    bytes_by_pid.into_iter().map(|(pid, bytes)| Process { pid, bytes }).collect()
+}
+
+/// Asks the driver to tell critical errors; absent where it does not.
+fn listen(nvml: &'static Nvml, handle: &Handle<'static>) -> Option<EventSet<'static>> {
+    let events = nvml.create_event_set().ok()?;
+    handle.register_events(EventTypes::CRITICAL_XID_ERROR, events).ok()
+}
+
+/// The instances of a GPU that is parted (MIG), with their numbers.
+fn parts<'n>(handle: &Handle<'n>) -> impl Iterator<Item = (u32, Handle<'n>)> {
+    let parted = handle.mig_mode().is_ok_and(|mode| mode.current != 0);
+    let count = if parted { handle.mig_device_count().unwrap_or(0) } else { 0 };
+    // Numbers without an instance are in between.
+    (0..count).filter_map(|number| Some((number, handle.mig_device_by_index(number).ok()?)))
+}
+
+fn throttled(handle: &Handle<'_>) -> Result<Option<u64>, NvmlError> {
+    match handle.current_throttle_reasons() {
+        Ok(reasons) => Ok(Some(reasons.bits())),
+        Err(error) if is_end(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn process(info: &ProcessInfo) -> Option<Process> {
+    match info.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) => Some(Process { pid: info.pid, bytes: known(bytes)? }),
+        UsedGpuMemory::Unavailable => None,
+    }
+}
+
+/// The GPU is gone, until it is reset at least.
+fn is_end(error: &NvmlError) -> bool {
+    matches!(error, NvmlError::GpuLost | NvmlError::ResetRequired)
+}
+
+/// Asking again will not help.
+fn is_final(error: &NvmlError) -> bool {
+    matches!(
+        error,
+        NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)
+    )
+}
