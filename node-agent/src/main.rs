@@ -8,11 +8,13 @@ use clap::{Parser, Subcommand};
 mod clock;
 mod keep;
 mod launch;
+mod logging;
 mod prepare;
 mod problem;
 mod run;
 pub mod sample;
 mod script;
+mod ship;
 mod sys;
 mod tree;
 
@@ -34,6 +36,8 @@ enum Command {
     Launch(launch::Arguments),
     /// Be the agent of this node; started by `launch`.
     Run(run::Arguments),
+    /// Send the logs of a folder, or of a run, to Loki.
+    Ship(ship::Arguments),
     /// Start a program and end all it leaves behind; started by `run`.
     #[command(hide = true)]
     Keep(keep::Arguments),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Some(Command::Prepare(arguments)) => prepare::main(&arguments),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
+        Some(Command::Ship(arguments)) => ship::main(&arguments),
         Some(Command::Keep(arguments)) => keep::main(&arguments),
         None => problem::usage("no command given", "see aifb-agent --help"),
     };
