@@ -10,29 +10,39 @@ use aifb_schema::{
 
 use crate::clock;
 
-/// What is left out just now.
+/// What is left out just now. As long as nobody has said anything: nothing, and the agent's own
+/// log begins at `info`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedLogging(Arc<Mutex<Logging>>);
+pub(crate) struct SharedLogging(Arc<Mutex<Option<Logging>>>);
 
 impl SharedLogging {
-    pub(crate) fn new(logging: Logging) -> Self {
+    pub(crate) fn new(logging: Option<Logging>) -> Self {
         Self(Arc::new(Mutex::new(logging)))
     }
 
-    pub(crate) fn get(&self) -> Logging {
+    fn asked(&self) -> Option<Logging> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self) -> Logging {
+        self.asked().unwrap_or_default()
     }
 
     /// Changes it; what it is from now on.
     pub(crate) fn change(&self, change: LoggingChange) -> Logging {
         let mut logging = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *logging = change.applied_to(*logging);
-        *logging
+        let changed = change.applied_to(logging.unwrap_or_default());
+        *logging = Some(changed);
+        changed
     }
 
-    /// Whether a line of this level is written now.
+    /// Whether the agent writes a line of this level into its own log.
     pub(crate) fn writes(&self, level: LogLevel) -> bool {
-        let Logging { level: lowest, until } = self.get();
-        level >= lowest && until.is_none_or(|until| clock::epoch_ns() <= until.epoch_ns)
+        match self.asked() {
+            None => level >= LogLevel::Info,
+            Some(Logging { level: lowest, until }) => {
+                level >= lowest && until.is_none_or(|until| clock::epoch_ns() <= until.epoch_ns)
+            }
+        }
     }
 }

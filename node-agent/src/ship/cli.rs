@@ -174,7 +174,7 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
         checkpoint,
         quarantine,
         target: target.clone(),
-        logging: SharedLogging::new(logging),
+        logging: SharedLogging::new(Some(logging)),
         sources: Vec::new(),
         folder: None,
         until_idle: !arguments.follow,

@@ -130,14 +130,14 @@ impl Stream {
         self.state.ledger(self.bytes)
     }
 
-    /// Whether everything that is there has been dealt with, a last line without its end aside.
+    /// How long the file has not grown; absent while something is being sent.
     pub(super) fn quiet_for(&self) -> Option<Duration> {
         self.state.batch.is_none().then(|| self.grown.elapsed())
     }
 
-    /// Whether everything is dealt with.
+    /// Whether everything is dealt with, and on record as that.
     pub(super) fn finished(&self) -> bool {
-        self.state.batch.is_none() && self.bytes <= self.state.offset
+        self.state.batch.is_none() && self.bytes <= self.state.offset && !self.unrecorded
     }
 
     /// Sends what is there, one request at most.
@@ -193,7 +193,8 @@ impl Stream {
                 // The file that is open is read to its end before the one that took its place.
                 let own = file.metadata()?;
                 self.left = self.source.rotates;
-                if other.is_ok() && self.finished() && own.len() <= self.state.offset {
+                let read = self.state.batch.is_none() && own.len() <= self.state.offset;
+                if other.is_ok() && read {
                     self.file = None;
                     return self.look(quarantine);
                 }

@@ -133,9 +133,15 @@ impl LogLevel {
 #[serde(deny_unknown_fields)]
 pub struct Logging {
     /// Lines below it are left out; a line without a level counts as `info`.
-    #[serde(default)]
+    #[serde(default = "Logging::default_level")]
     pub level: LogLevel,
     /// Lines after it are left out; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<When>,
+}
+
+impl Logging {
+    fn default_level() -> LogLevel {
+        LogLevel::Info
+    }
 }
