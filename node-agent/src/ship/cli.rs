@@ -52,6 +52,9 @@ pub(crate) struct Arguments {
     /// File with a bearer token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Variable with a bearer token
+    #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
+    token_env: Option<String>,
     /// Form of what is sent
     #[arg(long = "loki-encoding", value_name = "FORM", default_value = "protobuf")]
     encoding: Encoding,
@@ -154,6 +157,14 @@ fn is_run(folder: &Path) -> bool {
     folder.join(file::RUN).is_file()
 }
 
+fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
+    if let Some(name) = &arguments.token_env {
+        let found = std::env::var(name);
+        return found.map(Some).with_context(|| format!("reading the token from variable '{name}'"));
+    }
+    arguments.token_file.as_deref().map(push::token_file).transpose()
+}
+
 /// What to ship: a folder as it is, or each node's part of a run.
 fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     let folder = &arguments.folder;
@@ -163,7 +174,7 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     let target = push::Target {
         url: arguments.loki.clone(),
         tenant: arguments.tenant.clone(),
-        token: arguments.token_file.as_deref().map(push::token_file).transpose()?,
+        token: token(arguments)?,
         encoding: match arguments.encoding {
             Encoding::Protobuf => LokiEncoding::Protobuf,
             Encoding::Json => LokiEncoding::Json,
