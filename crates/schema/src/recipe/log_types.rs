@@ -34,7 +34,7 @@ pub enum LokiEncoding {
     Json,
 }
 
-/// [`Loki`] with all its fields.
+/// All fields of a Loki.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LokiFields {
