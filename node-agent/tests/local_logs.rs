@@ -26,9 +26,10 @@ fn recipe(loki: &str, more: &str) -> String {
 /// Texts that a stream of the run has received.
 fn texts(receiver: &Receiver, stream: &str) -> Vec<String> {
     let store = receiver.store();
-    let found = store.streams.iter().find(|(labels, _)| {
-        labels.get("stream").map(String::as_str) == Some(stream)
-    });
+    let found = store
+        .streams
+        .iter()
+        .find(|(labels, _)| labels.get("stream").map(String::as_str) == Some(stream));
     found.map_or_else(Vec::new, |(_, of)| of.entries.iter().map(|e| e.text.clone()).collect())
 }
 
@@ -59,6 +60,11 @@ fn logs_arrive_with_their_labels_and_the_ledger_is_closed() {
         let all = ["stdout", "stderr", "log"].map(|stream| texts(&receiver, stream).len());
         all.iter().all(|count| *count >= 3).then_some(())
     });
+    let shown = wait_for("the counts on /metrics", || {
+        let (_, text) = run.http("GET /metrics", None);
+        text.contains("aifb_log_unsent_bytes").then_some(text)
+    });
+    assert!(shown.contains("aifb_log_lines_total{result=\"acknowledged\""), "{shown}");
     assert_eq!(run.end(), "completed");
     let run_id = run.record()["run_id"].as_str().unwrap().to_owned();
     let store = receiver.store();
@@ -135,7 +141,8 @@ fn level_and_end_are_changed_while_it_runs() {
     let sent = texts(&receiver, "stdout");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(texts(&receiver, "stdout"), sent, "after the end nothing is sent");
-    let log = run.file(&format!("nodes/{}/agent.log", run.agent_record()["node"].as_str().unwrap()));
+    let log =
+        run.file(&format!("nodes/{}/agent.log", run.agent_record()["node"].as_str().unwrap()));
     assert_eq!(put(r#"{"until": "soon"}"#).0, 400);
     let record = run.agent_record();
     let address = record["address"].as_str().unwrap();

@@ -1,6 +1,11 @@
 //! `aifb-agent ship` against a receiver with Loki's words, over real sockets: every line once, in
 //! order, whatever dies meanwhile.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, in its helpers, too, and shows its figures"
+)]
 
 mod common;
 
@@ -89,8 +94,7 @@ impl Proof {
             )]
             let due = (begun.elapsed().as_secs_f64() * self.rate_each) as usize;
             let due = due.min(self.lines_each);
-            let burst: String =
-                (written..due).map(|number| line(writer, number) + "\n").collect();
+            let burst: String = (written..due).map(|number| line(writer, number) + "\n").collect();
             append(&path, &burst);
             written = due;
             thread::sleep(Duration::from_millis(5));
@@ -105,14 +109,10 @@ impl Proof {
         let config = Config { faults: Faults::mixed(0.15, 7), ..Config::default() };
         let receiver = Receiver::start(config).unwrap();
         let all = (self.writers * self.lines_each) as u64;
-        let stored =
-            || receiver.store().streams.values().map(|stream| stream.stored).sum::<u64>();
+        let stored = || receiver.store().streams.values().map(|stream| stream.stored).sum::<u64>();
         let begun = Instant::now();
         let wait_stored = |share: f64| {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "far below 2^53"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
             while (stored() as f64) < all as f64 * share {
                 assert!(begun.elapsed() < self.patience, "{} of {all} stored", stored());
                 thread::sleep(Duration::from_millis(2));
@@ -242,8 +242,11 @@ fn a_wrong_token_loses_nothing_and_the_right_one_goes_on() {
     let token = token.to_str().unwrap();
     let more = ["--token-file", token, "--tenant", "lab", "--loki-encoding", "json"];
     fs::write(token, "wrong\n").unwrap();
-    let shipper =
-        Shipper::start(folder.path(), &receiver.url(), &[&more[..], &["--patience", "1s"]].concat());
+    let shipper = Shipper::start(
+        folder.path(),
+        &receiver.url(),
+        &[&more[..], &["--patience", "1s"]].concat(),
+    );
     let (code, ledger) = shipper.end();
     assert_eq!((code, ledger.streams[0].lines_acknowledged), (5, 0));
     assert!(ledger.trouble.unwrap().contains("401"));

@@ -3,8 +3,8 @@
 //! warning, never a zero.
 
 mod files;
-mod quantity;
 mod logs;
+mod quantity;
 mod read;
 mod rebuild;
 mod tables;

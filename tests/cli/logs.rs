@@ -4,10 +4,7 @@ use std::{fs, path::Path};
 
 use loki_stand_in::{Config, Receiver};
 
-use crate::{
-    runs::make_run,
-    stand_ins::place,
-};
+use crate::{runs::make_run, stand_ins::place};
 
 fn texts(receiver: &Receiver, stream: &str) -> Vec<String> {
     let store = receiver.store();
@@ -25,7 +22,8 @@ fn what_was_not_sent_is_sent_once() {
     assert!(ran.stderr.contains("hint: say where to: --loki"), "{ran:?}");
     let receiver = Receiver::start(Config::default()).unwrap();
     let recipe = fs::read_to_string(folder.join("recipe.yaml")).unwrap();
-    let loki = format!("{recipe}monitor: {{loki: {:?}}}\nlogging: {{level: info}}\n", receiver.url());
+    let loki =
+        format!("{recipe}monitor: {{loki: {:?}}}\nlogging: {{level: info}}\n", receiver.url());
     fs::write(folder.join("recipe.yaml"), loki).unwrap();
     let report = place.aifb(&["report", "17"]).stdout;
     assert!(report.contains("how many of its log lines were sent is not known"), "{report}");
@@ -40,7 +38,10 @@ fn what_was_not_sent_is_sent_once() {
     receiver.set_down(false);
     let sent = place.aifb(&["logs", "resend", "17"]);
     assert_eq!(sent.code, 0, "{sent:?}");
-    assert!(sent.stdout.contains("services/web/stdout.log: 3 lines read = 3 acknowledged"), "{sent:?}");
+    assert!(
+        sent.stdout.contains("services/web/stdout.log: 3 lines read = 3 acknowledged"),
+        "{sent:?}"
+    );
     assert_eq!(texts(&receiver, "stdout"), ["first", "second", "third"]);
     assert_eq!(texts(&receiver, "stderr"), ["problem"]);
     assert_eq!(texts(&receiver, "log"), ["agent line"]);

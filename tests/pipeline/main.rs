@@ -331,7 +331,8 @@ fn logs_are_set_while_a_run_lives_and_resent_after_it() {
     let receiver = loki_stand_in::Receiver::start(loki_stand_in::Config::default()).unwrap();
     receiver.set_down(true);
     let load = LOAD.replace("MEASURE", "60s");
-    let local = Local::new(&recipe("", &format!("{load}monitor: {{loki: {:?}}}\n", receiver.url())));
+    let local =
+        Local::new(&recipe("", &format!("{load}monitor: {{loki: {:?}}}\n", receiver.url())));
     let mut running = local.start(&["run", "--local", "x.yaml"]);
     local.until("the load", Duration::from_secs(20), || local.record()["state"] == "measuring");
     let set = local.run(&["logs", "set", "--level", "error", "--until", "2030-01-01T00:00:00Z"]);

@@ -200,7 +200,8 @@ mod tests {
             let when: When = text.parse().unwrap();
             assert_eq!((when.epoch_ns, when.to_string()), (epoch_ns, written.into()), "{text}");
         }
-        for wrong in ["", "tomorrow", "2026-12-31", "2026-13-01T00:00:00Z", "2026-12-31T0a:00:00Z"] {
+        for wrong in ["", "tomorrow", "2026-12-31", "2026-13-01T00:00:00Z", "2026-12-31T0a:00:00Z"]
+        {
             assert!(wrong.parse::<When>().is_err(), "{wrong}");
         }
     }

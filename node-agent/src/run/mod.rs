@@ -350,7 +350,12 @@ impl Agent {
                     self.end_alone().await;
                     break;
                 }
-                _ = sweep.tick() => strays.sweep(),
+                _ = sweep.tick() => {
+                    strays.sweep();
+                    if let Some(ledger) = self.context.shipping.ledger() {
+                        self.sampling.logs(&ledger);
+                    }
+                }
             }
         }
         self.end(coordinator).await;

@@ -93,6 +93,14 @@ impl Shipping {
         }
     }
 
+    /// What became of the lines so far; absent where nothing is sent.
+    pub(crate) fn ledger(&self) -> Option<LogLedger> {
+        match &*self.0.borrow() {
+            State::On(handle) => Some(handle.ledger()),
+            State::Off | State::Starting(_) => None,
+        }
+    }
+
     /// Sends what is left, within a bounded time, and closes the ledger.
     pub(crate) async fn stop(&self, context: &Context) {
         let State::On(handle) = std::mem::take(&mut *self.0.borrow_mut()) else { return };

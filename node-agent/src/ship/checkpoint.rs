@@ -198,7 +198,8 @@ fn lock(file: &File) -> io::Result<()> {
 fn read(file: &File) -> io::Result<BTreeMap<String, State>> {
     let mut text = Vec::new();
     file.take(READ_MAX).read_to_end(&mut text)?;
-    let states = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let states =
+        text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     Ok(states.map(|state: State| (state.file.clone(), state)).collect())
 }
 

@@ -139,8 +139,7 @@ fn ship(arguments: &Arguments) -> anyhow::Result<LogLedger> {
         let ledger = handle.ledger();
         if is_run(&arguments.folder) {
             let text = serde_json::to_vec_pretty(&ledger)?;
-            std::fs::write(&node, text)
-                .with_context(|| format!("writing '{}'", node.display()))?;
+            std::fs::write(&node, text).with_context(|| format!("writing '{}'", node.display()))?;
         }
         whole.url = ledger.url;
         whole.streams.extend(ledger.streams);
@@ -160,7 +159,9 @@ fn is_run(folder: &Path) -> bool {
 fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
     if let Some(name) = &arguments.token_env {
         let found = std::env::var(name);
-        return found.map(Some).with_context(|| format!("reading the token from variable '{name}'"));
+        return found
+            .map(Some)
+            .with_context(|| format!("reading the token from variable '{name}'"));
     }
     arguments.token_file.as_deref().map(push::token_file).transpose()
 }
@@ -204,7 +205,7 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     }
     let mut labels: BTreeMap<String, String> = arguments.labels.iter().cloned().collect();
     labels.entry("job".into()).or_insert_with(|| "aifb".into());
-    let service = labels.get("service").unwrap_or(&"aifb".to_owned()).clone();
+    let service = labels.get("service").cloned().unwrap_or_else(|| "aifb".into());
     labels.entry("service_name".into()).or_insert(service);
     if labels.len() >= LABELS_MAX {
         bail!("--label: at most {} besides job, service_name and file", LABELS_MAX - 3);

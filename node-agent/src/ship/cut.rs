@@ -81,12 +81,7 @@ pub(super) struct Sums {
 }
 
 /// Cuts `bytes` into `entries`, which is emptied before.
-pub(super) fn cut(
-    bytes: &[u8],
-    how: &How,
-    stamps: &mut Stamps,
-    entries: &mut Vec<Entry>,
-) -> Sums {
+pub(super) fn cut(bytes: &[u8], how: &How, stamps: &mut Stamps, entries: &mut Vec<Entry>) -> Sums {
     entries.clear();
     let mut cutter = Cutter { bytes, how, stamps, entries, joins: Joins::default() };
     let mut at = 0;
@@ -301,7 +296,8 @@ mod tests {
     #[test]
     fn times_rise_and_equal_lines_differ() {
         let mut entries = Vec::new();
-        let text = b"x\nx\n2026-11-27T11:59:59Z a\n2026-11-27T12:00:01Z b\n1999-01-01T00:00:00Z c\n";
+        let text =
+            b"x\nx\n2026-11-27T11:59:59Z a\n2026-11-27T12:00:01Z b\n1999-01-01T00:00:00Z c\n";
         cut(text, &how(), &mut Stamps::default(), &mut entries);
         let times: Vec<u64> = entries.iter().map(|entry| entry.time_ns - NOON).collect();
         let second = 1_000_000_000;
@@ -328,13 +324,11 @@ mod tests {
         let logging = Logging { level: LogLevel::Warning, until: None };
         let mut entries = Vec::new();
         let text = b"INFO a\nWARNING b\nplain\nERROR c\n  more\n";
-        let sums =
-            cut(text, &How { logging, ..how() }, &mut Stamps::default(), &mut entries);
+        let sums = cut(text, &How { logging, ..how() }, &mut Stamps::default(), &mut entries);
         assert_eq!(entries.iter().filter(|entry| entry.kept).count(), 2);
         assert_eq!((sums.lines, sums.filtered), (5, 2));
         let past = Logging { until: "2026-11-27T11:59:59Z".parse().ok(), ..Logging::default() };
-        let sums =
-            cut(text, &How { logging: past, ..how() }, &mut Stamps::default(), &mut entries);
+        let sums = cut(text, &How { logging: past, ..how() }, &mut Stamps::default(), &mut entries);
         assert_eq!((sums.lines, sums.filtered), (5, 5));
     }
 

@@ -146,7 +146,10 @@ mod tests {
             ("E1127 12:00:00.123456 1 server.cc:7] bad", Some(LogLevel::Error)),
             ("[W 2026-11-27 12:00:00,123] odd", Some(LogLevel::Warning)),
             ("0.00.123.456 E srv load: no model", Some(LogLevel::Error)),
-            (r#"{"timestamp":"2026-11-27T12:00:00Z","level":"WARN","m":1}"#, Some(LogLevel::Warning)),
+            (
+                r#"{"timestamp":"2026-11-27T12:00:00Z","level":"WARN","m":1}"#,
+                Some(LogLevel::Warning),
+            ),
             (r#"{"severity": "error", "x": "level"}"#, Some(LogLevel::Error)),
             ("time=2026-11-27T12:00:00Z level=warn msg=x", Some(LogLevel::Warning)),
             ("2026/11/27 12:00:00 [error] 1#1: x", Some(LogLevel::Error)),

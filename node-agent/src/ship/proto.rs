@@ -21,8 +21,7 @@ const SECOND: u64 = 1_000_000_000;
 pub(super) fn request(bytes: &[u8], entries: &[Entry], of: &Rendered, out: &mut Vec<u8>) {
     out.clear();
     let valid = std::str::from_utf8(bytes).is_ok();
-    let sum: usize =
-        entries.iter().map(|entry| in_field(entry_len(bytes, valid, entry, of))).sum();
+    let sum: usize = entries.iter().map(|entry| in_field(entry_len(bytes, valid, entry, of))).sum();
     let stream = in_field(of.labels.len()) + sum;
     out.reserve(in_field(stream));
     out.push(field(1));
@@ -66,8 +65,7 @@ pub(super) fn line<'a>(bytes: &'a [u8], valid: bool, entry: &Entry) -> Cow<'a, [
 }
 
 fn entry_len(bytes: &[u8], valid: bool, entry: &Entry, of: &Rendered) -> usize {
-    let length =
-        if valid { entry.end - entry.start } else { line(bytes, valid, entry).len() };
+    let length = if valid { entry.end - entry.start } else { line(bytes, valid, entry).len() };
     in_field(time_len(entry.time_ns / SECOND, entry.time_ns % SECOND))
         + in_field(length)
         + of.metadata(entry.level).len()

@@ -81,8 +81,8 @@ pub(super) struct NodeLogs {
 pub(super) fn nodes(run_dir: &Path) -> anyhow::Result<Vec<NodeLogs>> {
     let path = run_dir.join(file::RUN);
     let text = fs::read(&path).with_context(|| format!("reading '{}'", path.display()))?;
-    let record: RunRecord = serde_json::from_slice(&text)
-        .with_context(|| format!("reading '{}'", path.display()))?;
+    let record: RunRecord =
+        serde_json::from_slice(&text).with_context(|| format!("reading '{}'", path.display()))?;
     let names = folders(&run_dir.join(file::NODES));
     let known: Vec<Vec<String>> = names
         .iter()

@@ -110,7 +110,9 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
             return Err(format!("label '{name}': a name has letters, digits and '_' only"));
         }
         if value.is_empty() || value.len() > LABEL_VALUE_MAX {
-            return Err(format!("label '{name}': its value is empty or over {LABEL_VALUE_MAX} bytes"));
+            return Err(format!(
+                "label '{name}': its value is empty or over {LABEL_VALUE_MAX} bytes"
+            ));
         }
     }
     Ok(())

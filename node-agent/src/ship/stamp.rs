@@ -41,7 +41,9 @@ impl Stamps {
     pub(super) fn time_ns(&mut self, line: &[u8], near_ns: u64) -> Option<u64> {
         match written(line.get(..LOOKED_AT).unwrap_or(line), near_ns) {
             Some(read) => self.with_zone(&read),
-            None if line.first() == Some(&b'{') => epoch(line.get(..LOOKED_AT_JSON).unwrap_or(line)),
+            None if line.first() == Some(&b'{') => {
+                epoch(line.get(..LOOKED_AT_JSON).unwrap_or(line))
+            }
             None => None,
         }
     }
@@ -86,9 +88,9 @@ fn written(head: &[u8], near_ns: u64) -> Option<Read<'_>> {
 
 fn digits(bytes: &[u8], from: usize, count: usize) -> Option<u32> {
     let bytes = bytes.get(from..from + count)?;
-    bytes.iter().try_fold(0, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0'))
-    })
+    bytes
+        .iter()
+        .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
 }
 
 /// `2026-11-27T12:00:00…` or `11-27 12:00:00…`.

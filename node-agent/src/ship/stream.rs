@@ -214,7 +214,8 @@ impl Stream {
             self.grown = Instant::now();
         }
         self.bytes = found.len();
-        let written = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+        let written =
+            found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
         self.arrival_ns = u64::try_from(written).unwrap_or(0).min(clock::epoch_ns());
         Ok(())
     }

@@ -18,7 +18,8 @@ use crate::{
 pub(super) fn run(args: &LogsExportArgs) -> Result<i32> {
     let run = select(&args.run)?;
     let record = run.record()?;
-    let folder = args.to.clone().unwrap_or_else(|| PathBuf::from(format!("logs-{}", record.run_id)));
+    let folder =
+        args.to.clone().unwrap_or_else(|| PathBuf::from(format!("logs-{}", record.run_id)));
     let failed = |error| {
         CommandError::incomplete(format!("exporting logs to '{}'", folder.display()), error)
     };
@@ -52,7 +53,8 @@ fn export(run: &RunFolder, record: &RunRecord, folder: &Path) -> std::io::Result
         Ok(())
     };
     for (name, own) in run.service_folders() {
-        let pair = |short: &str| [format!("{name}_{short}.log"), format!("logs/{name}_{job}.{short}")];
+        let pair =
+            |short: &str| [format!("{name}_{short}.log"), format!("logs/{name}_{job}.{short}")];
         copy(&own.join(file::STDOUT), pair("out"))?;
         copy(&own.join(file::STDERR), pair("err"))?;
     }

@@ -99,7 +99,8 @@ mod tests {
         assert_eq!(of(file("t")), "--loki http://h --token-file /sub/t");
         let named = Some(EnvValue::SecretEnv { secret_env: "T".into() });
         assert_eq!(of(named), "--loki http://h --token-env T");
-        let logging = Some(Logging { until: "2026-01-01T00:00:00Z".parse().ok(), ..Logging::default() });
+        let logging =
+            Some(Logging { until: "2026-01-01T00:00:00Z".parse().ok(), ..Logging::default() });
         assert_eq!(
             words(&loki(None), logging, "/").join(" "),
             "--loki http://h --level debug --until 2026-01-01T00:00:00Z"

@@ -86,7 +86,8 @@ pub fn decode(content_type: &str, body: &[u8]) -> Result<Vec<Pushed>, String> {
     if length > UNPACKED_MAX {
         return Err(format!("{length} bytes are too many"));
     }
-    let bytes = snap::raw::Decoder::new().decompress_vec(body).map_err(|error| error.to_string())?;
+    let bytes =
+        snap::raw::Decoder::new().decompress_vec(body).map_err(|error| error.to_string())?;
     let request = PushRequest::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
     request.streams.into_iter().map(stream).collect()
 }

@@ -78,11 +78,8 @@ fn head(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
 /// Writes an answer.
 pub(crate) fn answer(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<()> {
     let retry = if status == 429 { "retry-after: 0\r\n" } else { "" };
-    let length = if status == 204 {
-        String::new()
-    } else {
-        format!("content-length: {}\r\n", text.len())
-    };
+    let length =
+        if status == 204 { String::new() } else { format!("content-length: {}\r\n", text.len()) };
     let body = if status == 204 { "" } else { text };
     write!(stream, "HTTP/1.1 {status} Answer\r\n{retry}{length}\r\n{body}")?;
     stream.flush()

@@ -65,7 +65,7 @@ impl Store {
                 Some(reason) => first = first.or(Some(reason)),
                 None => {
                     self.bytes += entry.text.len() as u64;
-                    if stream.stored % LATENCY_EVERY == 0
+                    if stream.stored.is_multiple_of(LATENCY_EVERY)
                         && let Some(written) = written_ns(&entry.text)
                     {
                         #[expect(clippy::cast_precision_loss, reason = "milliseconds to show")]
@@ -84,7 +84,8 @@ impl Store {
         let sum = |of: fn(&Stream) -> u64| self.streams.values().map(of).sum::<u64>();
         let mut sorted = self.latencies_ms.clone();
         sorted.sort_by(f64::total_cmp);
-        let part = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1));
+        let part =
+            |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1));
         let latency = (!sorted.is_empty())
             .then(|| json!({"p50": part(50), "p95": part(95), "p99": part(99), "max": part(100)}));
         let streams: Vec<Value> = self

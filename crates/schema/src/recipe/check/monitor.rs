@@ -24,8 +24,9 @@ impl Checker<'_> {
                 .hint("letters, digits and signs, without spaces");
         }
         if let Some(EnvValue::Text(_)) = &loki.token {
-            self.at(&step(at, "token"), "monitor.loki: the token stands in the recipe")
-                .hint("use {secret_file: PATH} or {secret_env: NAME}: the recipe is kept with the run");
+            self.at(&step(at, "token"), "monitor.loki: the token stands in the recipe").hint(
+                "use {secret_file: PATH} or {secret_env: NAME}: the recipe is kept with the run",
+            );
         }
     }
 
