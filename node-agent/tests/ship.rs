@@ -232,6 +232,22 @@ fn refused_lines_are_put_aside_with_the_reason() {
     assert!(lines.iter().all(|line| line["reason"].as_str().unwrap().contains("not taken")));
 }
 
+/// Loki takes nothing older than a week. That is not found out line by line.
+#[test]
+fn lines_too_old_are_put_aside_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("a.log");
+    append(&log, &(0..5_000).map(|number| format!("line {number}\n")).collect::<String>());
+    let old = std::time::SystemTime::now() - Duration::from_secs(10 * 24 * 3600);
+    fs::File::options().append(true).open(&log).unwrap().set_modified(old).unwrap();
+    let receiver = Receiver::start(Config::default()).unwrap();
+    let (code, ledger) = Shipper::start(folder.path(), &receiver.url(), &[]).end();
+    assert_eq!((code, ledger.streams[0].lines_quarantined), (0, 5_000));
+    // The last line waits a moment for what may belong to it.
+    let answers = receiver.store().answers.clone();
+    assert!(answers.len() == 1 && answers[&400] <= 2, "{answers:?}");
+}
+
 #[test]
 fn a_wrong_token_loses_nothing_and_the_right_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -139,7 +139,10 @@ fn ship(arguments: &Arguments) -> anyhow::Result<LogLedger> {
         let ledger = handle.ledger();
         if is_run(&arguments.folder) {
             let text = serde_json::to_vec_pretty(&ledger)?;
-            std::fs::write(&node, text).with_context(|| format!("writing '{}'", node.display()))?;
+            let new = node.with_extension("json.new");
+            std::fs::write(&new, text)
+                .and_then(|()| std::fs::rename(&new, &node))
+                .with_context(|| format!("writing '{}'", node.display()))?;
         }
         whole.url = ledger.url;
         whole.streams.extend(ledger.streams);

@@ -63,6 +63,9 @@ const FIND_EVERY: Duration = Duration::from_secs(1);
 /// 1024.
 const STREAMS_MAX: usize = 512;
 
+/// Until a file is sent that is told to end by itself: whoever started it may lose patience.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Without new bytes for this long a file counts as complete, where it is told to end then.
 const IDLE: Duration = Duration::from_millis(600);
 
@@ -180,12 +183,15 @@ impl Shipper {
             }
             if self.until_idle && deadline.is_none() && !more && self.idle() {
                 // Only last lines without their end are left, and what they wait for.
-                deadline = Some(Instant::now() + Duration::from_secs(365 * 24 * 3600));
+                deadline = Some(Instant::now() + FOREVER);
                 continue;
             }
             match orders.recv_timeout(if more { Duration::ZERO } else { POLL }) {
                 Ok(Command::Watch(sources)) => self.add(sources),
-                Ok(Command::Stop(at)) => deadline = Some(at),
+                Ok(Command::Stop(at)) => {
+                    deadline = Some(at);
+                    self.streams.iter_mut().for_each(Stream::hurry);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

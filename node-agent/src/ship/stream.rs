@@ -53,6 +53,9 @@ impl Buffers {
     }
 }
 
+/// Age from which Loki refuses entries by default (reject_old_samples_max_age).
+const OLD_NS: u64 = 7 * 24 * 3600 * 1_000_000_000;
+
 /// What a turn of a stream needs.
 pub(super) struct Tools<'a> {
     pub(super) client: &'a Client,
@@ -138,6 +141,11 @@ impl Stream {
     /// Whether everything is dealt with, and on record as that.
     pub(super) fn finished(&self) -> bool {
         self.state.batch.is_none() && self.bytes <= self.state.offset && !self.unrecorded
+    }
+
+    /// It need not wait any longer before its next try.
+    pub(super) fn hurry(&mut self) {
+        self.backoff.succeeded();
     }
 
     /// Sends what is there, one request at most.
@@ -360,6 +368,9 @@ impl Stream {
         let Some((from, to)) = self.todo.pop() else { return self.complete(tools) };
         match self.push(from, to, tools)? {
             Outcome::Stored => {}
+            Outcome::Refused(reason) if self.old(from, to, tools) && !tools.quarantine.full() => {
+                self.refused.extend((from..to).map(|index| (index, reason.clone())));
+            }
             Outcome::Refused(reason) if to - from > 1 => {
                 let middle = from + (to - from) / 2;
                 tracing::debug!(file = self.source.name, reason, "request refused, halved");
@@ -382,6 +393,14 @@ impl Stream {
         }
         self.backoff.succeeded();
         if self.todo.is_empty() { self.complete(tools) } else { Ok(Turn::Done) }
+    }
+
+    /// Whether these entries are all so old that Loki refuses each of them by default: then they
+    /// need not be sent one by one to find that out.
+    fn old(&self, from: usize, to: usize, tools: &Tools<'_>) -> bool {
+        let last = to.checked_sub(1).filter(|last| *last >= from);
+        let last = last.and_then(|last| tools.buffers.entries.get(last));
+        last.is_some_and(|entry| entry.time_ns + OLD_NS < clock::epoch_ns())
     }
 
     fn push(&mut self, from: usize, to: usize, tools: &mut Tools<'_>) -> io::Result<Outcome> {
