@@ -1,8 +1,12 @@
-//! The coordinator's HTTP interface, as far as the user's command needs it.
+//! The agents' HTTP interface, as far as the user's command needs it.
 
 use std::time::Duration;
 
-use aifb_schema::control::{LINE_MAX, RunStatus};
+use aifb_schema::{
+    control::{LINE_MAX, RunStatus},
+    logs::LoggingChange,
+    recipe::Logging,
+};
 use ureq::{Agent, Body, http::Response};
 
 use crate::{
@@ -13,7 +17,7 @@ use crate::{
 /// Longest time for one question. The coordinator answers from memory; a node that swaps is slow.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Talks to the coordinator of one run.
+/// Talks to an agent of one run, mostly to its coordinator.
 #[derive(Debug)]
 pub(crate) struct AgentClient {
     agent: Agent,
@@ -30,12 +34,17 @@ impl AgentClient {
         let coordinator = run.coordinator().ok_or_else(|| {
             CommandError::incomplete("looking for the run's coordinator", "no agent has reported")
         })?;
+        Ok(Self::at(coordinator.address, run.token()?))
+    }
+
+    /// Of the agent at this address.
+    pub(crate) fn at(address: String, token: String) -> Self {
         let config = Agent::config_builder()
             .timeout_global(Some(DEADLINE))
             .http_status_as_error(false)
             .proxy(None)
             .build();
-        Ok(Self { agent: config.into(), address: coordinator.address, token: run.token()? })
+        Self { agent: config.into(), address, token }
     }
 
     /// `GET /v1/status`.
@@ -59,6 +68,19 @@ impl AgentClient {
         self.text(answer.send_empty()).map(drop)
     }
 
+    /// `PUT /v1/logging`; what holds from now on.
+    ///
+    /// # Errors
+    /// If the agent does not answer or refuses.
+    pub(crate) fn set_logging(&self, change: LoggingChange) -> Result<Logging> {
+        let answer = self.agent.put(self.url("/v1/logging")).header("authorization", self.bearer());
+        let doing = || format!("asking the agent at '{}'", self.address);
+        let body = serde_json::to_vec(&change)
+            .map_err(|error| CommandError::incomplete(doing(), error))?;
+        let text = self.text(answer.send(&body))?;
+        serde_json::from_str(&text).map_err(|error| CommandError::incomplete(doing(), error))
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -68,7 +90,7 @@ impl AgentClient {
     }
 
     fn text(&self, answer: std::result::Result<Response<Body>, ureq::Error>) -> Result<String> {
-        let doing = || format!("asking the coordinator at '{}'", self.address);
+        let doing = || format!("asking the agent at '{}'", self.address);
         let mut answer = answer.map_err(|error| CommandError::incomplete(doing(), error))?;
         let text = answer
             .body_mut()

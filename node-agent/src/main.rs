@@ -9,11 +9,13 @@ mod alone;
 mod clock;
 mod keep;
 mod launch;
+mod logging;
 mod prepare;
 mod problem;
 mod run;
 pub mod sample;
 mod script;
+mod ship;
 mod sys;
 mod tree;
 
@@ -37,6 +39,8 @@ enum Command {
     Run(run::Arguments),
     /// Sample this node into a file, without Slurm or service; show it on /metrics with --listen.
     Sample(alone::Arguments),
+    /// Send the logs of a folder, or of a run, to Loki.
+    Ship(ship::Arguments),
     /// Start a program and end all it leaves behind; started by `run`.
     #[command(hide = true)]
     Keep(keep::Arguments),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
         Some(Command::Sample(arguments)) => alone::main(&arguments),
+        Some(Command::Ship(arguments)) => ship::main(&arguments),
         Some(Command::Keep(arguments)) => keep::main(&arguments),
         None => problem::usage("no command given", "see aifb-agent --help"),
     };

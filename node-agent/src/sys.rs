@@ -190,4 +190,13 @@ pub(crate) fn nvml_field_of_all_links(
     }
     // SAFETY: the library says that it has written this member of the union.
     Ok(Some(unsafe { value.value.ullVal }))
+/// Seconds that the node's own time is east of Greenwich at an instant, in seconds since 1970.
+pub(crate) fn zone_offset_s(epoch_s: i64) -> i64 {
+    let time: libc::time_t = epoch_s;
+    // SAFETY: `tm` is plain data for which all zero is valid.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid for the whole call; the function keeps neither. It reads the
+    // environment, which this program never changes.
+    let made = unsafe { libc::localtime_r(&raw const time, &raw mut local) };
+    if made.is_null() { 0 } else { local.tm_gmtoff }
 }

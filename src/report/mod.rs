@@ -3,6 +3,7 @@
 //! warning, never a zero.
 
 mod files;
+mod logs;
 mod quantity;
 mod read;
 mod rebuild;
@@ -56,6 +57,7 @@ pub(crate) fn build(
         }
     }
     read::noted_warnings(run, &mut warnings);
+    logs::unsent(run, life, &mut warnings);
     let (results, missing) = read::results(run, life, rebuild, &mut warnings);
     let (nodes, window) = read::nodes(run, &record, life, window_of(&results), &mut warnings);
     Report {

@@ -8,6 +8,7 @@
 )]
 
 mod bad_recipes;
+mod logs;
 mod programs;
 mod runs;
 mod stand_ins;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A run folder as a run leaves it behind.
-fn make_run(place: &Place, id: &str, job: Option<u32>, state: &str) -> PathBuf {
+pub(crate) fn make_run(place: &Place, id: &str, job: Option<u32>, state: &str) -> PathBuf {
     let folder = place.folder.path().join("aifb-runs").join(id);
     for sub in ["nodes/n1", "services/web", "load"] {
         fs::create_dir_all(folder.join(sub)).unwrap();

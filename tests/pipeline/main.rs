@@ -323,3 +323,31 @@ fn an_interrupt_ends_everything() {
     local.nothing_left();
     assert_eq!(local.record()["state"], "cancelled", "{:#}", local.record());
 }
+
+/// While a run lives its agents can be told what to send; what they could not send is told by the
+/// report and sent afterwards.
+#[test]
+fn logs_are_set_while_a_run_lives_and_resent_after_it() {
+    let receiver = loki_stand_in::Receiver::start(loki_stand_in::Config::default()).unwrap();
+    receiver.set_down(true);
+    let load = LOAD.replace("MEASURE", "60s");
+    let local =
+        Local::new(&recipe("", &format!("{load}monitor: {{loki: {:?}}}\n", receiver.url())));
+    let mut running = local.start(&["run", "--local", "x.yaml"]);
+    local.until("the load", Duration::from_secs(20), || local.record()["state"] == "measuring");
+    let set = local.run(&["logs", "set", "--level", "error", "--until", "2030-01-01T00:00:00Z"]);
+    assert!(text(&set).contains(": error until 2030-01-01T00:00:00Z"), "{}", text(&set));
+    let refused = local.run(&["logs", "resend"]);
+    assert!(text(&refused).contains("its agents still do that themselves"), "{}", text(&refused));
+    assert_eq!(local.run(&["stop"]).status.code(), Some(0));
+    running.wait().unwrap();
+    let report = text(&local.run(&["report"]));
+    assert!(report.contains("bytes of its logs were not sent"), "{report}");
+    receiver.set_down(false);
+    let resent = local.run(&["logs", "resend"]);
+    assert_eq!(resent.status.code(), Some(0), "{}", text(&resent));
+    assert!(receiver.store().summary()["stored"].as_u64().unwrap() > 0);
+    let report = text(&local.run(&["report"]));
+    assert!(!report.contains("its logs"), "{report}");
+    local.nothing_left();
+}

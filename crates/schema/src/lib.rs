@@ -10,6 +10,8 @@ pub mod names;
 #[cfg(feature = "full")]
 pub mod control;
 #[cfg(feature = "full")]
+pub mod logs;
+#[cfg(feature = "full")]
 pub mod metric;
 #[cfg(feature = "full")]
 pub mod recipe;
@@ -23,6 +25,8 @@ pub mod samples;
 pub mod search;
 #[cfg(feature = "full")]
 pub mod snapshot;
+#[cfg(feature = "full")]
+pub mod time;
 #[cfg(feature = "full")]
 pub mod units;
 

@@ -207,6 +207,11 @@ families! {
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
         "Tokens of a load's answers so far.";
 
+    LOG_LINES = "log_lines_total", Counter, None, ["result"],
+        "Log lines that were read to be sent, by what became of them: acknowledged, quarantined, filtered.";
+    LOG_UNSENT = "log_unsent_bytes", Gauge, Some("bytes"), [],
+        "Bytes of this node's logs that are not sent yet; they wait in the logs themselves.";
+
     AGENT_CPU = "agent_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the agent itself.";
     AGENT_MEMORY = "agent_memory_bytes", Gauge, Some("bytes"), ["kind"],

@@ -92,6 +92,12 @@ pub mod file {
     pub const SAMPLES: &str = "samples.bin";
     /// Inside a node's folder: the agent's own log.
     pub const AGENT_LOG: &str = "agent.log";
+    /// Inside a node's folder: what became of its log lines.
+    pub const LOG_LEDGER: &str = "log-ledger.json";
+    /// Inside a node's folder: how far its logs are sent.
+    pub const LOG_CHECKPOINT: &str = "log-checkpoint.jsonl";
+    /// Inside a node's folder: log lines that the receiver refused for good.
+    pub const LOG_QUARANTINE: &str = "log-quarantine.jsonl";
     /// The launcher's log, in the run folder.
     pub const LAUNCH_LOG: &str = "launch.log";
     /// One folder a service replica.

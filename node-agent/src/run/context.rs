@@ -17,7 +17,8 @@ use aifb_schema::{
 use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
-use super::files::Files;
+use super::{files::Files, shipping::Shipping};
+use crate::logging::SharedLogging;
 
 /// A service that exits within this time of the agent's SIGTERM was stopped with it.
 const STOPPED_WITH_AGENT: Duration = Duration::from_secs(2);
@@ -45,6 +46,10 @@ pub(crate) struct Context {
     pub(crate) files: Files,
     /// What waits to be told to the coordinator.
     pub(crate) outbox: Outbox,
+    /// Which log lines are sent and written just now.
+    pub(crate) logging: SharedLogging,
+    /// Sends the logs.
+    pub(crate) shipping: Shipping,
     /// The signal that asked this agent to end.
     pub(crate) ending: Ending,
 }

@@ -2,20 +2,43 @@
 
 use std::{io, path::PathBuf};
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use aifb_schema::recipe::LogLevel;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::dynamic_filter_fn,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use super::files::Files;
+use crate::logging::SharedLogging;
 
-/// Sends all log lines to `path` through the writing thread.
-pub(crate) fn start(files: &Files, path: PathBuf) {
-    let filter = EnvFilter::try_from_env("AIFB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let started = tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(filter)
-        .with_writer(ToFiles { files: files.clone(), path })
-        .try_init();
+/// Sends all log lines that `logging` lets through to `path` through the writing thread. The
+/// variable `AIFB_LOG` says more precisely which.
+pub(crate) fn start(files: &Files, path: PathBuf, logging: SharedLogging) {
+    let asked = EnvFilter::try_from_env("AIFB_LOG").ok();
+    let own = asked.is_none();
+    let filter = dynamic_filter_fn(move |of, _| logging.writes(level(of)) && (!own || is_ours(of)));
+    let lines = fmt::layer().json().with_writer(ToFiles { files: files.clone(), path });
+    let started = tracing_subscriber::registry().with(asked).with(filter).with(lines).try_init();
     // Only a second call in one process can fail.
     debug_assert!(started.is_ok(), "logging was started twice");
+}
+
+fn level(of: &Metadata<'_>) -> LogLevel {
+    match *of.level() {
+        Level::ERROR => LogLevel::Error,
+        Level::WARN => LogLevel::Warning,
+        Level::INFO => LogLevel::Info,
+        _ => LogLevel::Debug,
+    }
+}
+
+/// Libraries are heard from `info` on: below, they tell of every connection.
+fn is_ours(of: &Metadata<'_>) -> bool {
+    *of.level() <= Level::INFO || (of.target().starts_with("aifb") && *of.level() <= Level::DEBUG)
 }
 
 struct ToFiles {

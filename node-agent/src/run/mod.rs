@@ -18,6 +18,7 @@ mod sampling;
 mod script;
 mod secrets;
 mod server;
+mod shipping;
 mod stop;
 mod worker_socket;
 
@@ -45,6 +46,7 @@ use tokio::{
 
 use crate::{
     clock,
+    logging::SharedLogging,
     problem::{self, complain},
 };
 use client::Client;
@@ -58,6 +60,7 @@ use replica::{At, Replicas};
 use resources::Resources;
 use sampling::Sampling;
 use server::Server;
+use shipping::Shipping;
 use worker_socket::Workers;
 
 /// Arguments of `run`: all it needs arrives on standard input.
@@ -230,6 +233,7 @@ fn context(
         let first = complaints.first().map(ToString::to_string).unwrap_or_default();
         anyhow!("reading the recipe: {first}")
     })?;
+    let logging = SharedLogging::new(recipe.logging);
     Ok(Rc::new(Context {
         record: start.run,
         recipe,
@@ -241,6 +245,8 @@ fn context(
         address,
         files: Files::start(),
         outbox: Outbox::default(),
+        logging,
+        shipping: Shipping::default(),
         ending: Ending::default(),
     }))
 }
@@ -252,7 +258,8 @@ async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || std::fs::create_dir_all(made))
         .await?
         .with_context(|| format!("making '{}'", folder.display()))?;
-    log::start(&context.files, folder.join(file::AGENT_LOG));
+    log::start(&context.files, folder.join(file::AGENT_LOG), context.logging.clone());
+    Shipping::start(context);
     tracing::info!(node = context.node, address = %context.address, "agent up");
     Ok(())
 }
@@ -343,7 +350,12 @@ impl Agent {
                     self.end_alone().await;
                     break;
                 }
-                _ = sweep.tick() => strays.sweep(),
+                _ = sweep.tick() => {
+                    strays.sweep();
+                    if let Some(ledger) = self.context.shipping.ledger() {
+                        self.sampling.logs(&ledger);
+                    }
+                }
             }
         }
         self.end(coordinator).await;
@@ -382,7 +394,8 @@ impl Agent {
         let _killed_below =
             tokio::time::timeout(stop::LAST_REPLICAS, self.replicas.wait_empty()).await;
         self.peer.leave().await;
-        self.sampling.stop().await;
+        // Side by side: neither may take the other's time.
+        tokio::join!(self.sampling.stop(), self.context.shipping.stop(&self.context));
         if let Some(coordinator) = coordinator {
             let _panicked = coordinator.await;
         }

@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc, time::Dur
 
 use aifb_schema::{
     control::Delta,
+    logs::{LogLedger, LogStream},
     metric,
     names::{VERSION, file},
     units::Span,
@@ -102,6 +103,25 @@ impl Sampling {
             show(&metric::TOKENS, Some("output"), sum.output_tokens);
         }
         self.publish("loads", values);
+    }
+
+    /// Shows what became of the log lines so far.
+    pub(crate) fn logs(&self, ledger: &LogLedger) {
+        let sum = |of: fn(&LogStream) -> u64| ledger.streams.iter().map(of).sum::<u64>();
+        let show = |family: &'static metric::Family, labels: Vec<String>, value: u64| {
+            #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+            Shared { family, labels, value: value as f64 }
+        };
+        let lines = |result: &str, count| show(&metric::LOG_LINES, vec![result.to_owned()], count);
+        self.publish(
+            "logs",
+            vec![
+                lines("acknowledged", sum(|stream| stream.lines_acknowledged)),
+                lines("quarantined", sum(|stream| stream.lines_quarantined)),
+                lines("filtered", sum(|stream| stream.lines_filtered)),
+                show(&metric::LOG_UNSENT, Vec::new(), ledger.bytes_unsent()),
+            ],
+        );
     }
 
     fn publish(&self, source: &'static str, values: Vec<Shared>) {

@@ -63,22 +63,36 @@ impl Resolver {
         for (name, value) in &service.env {
             let resolved = match value {
                 EnvValue::Text(text) => self.text(service, name, text),
-                EnvValue::SecretFile { secret_file } => self.file(service, name, secret_file)?,
-                EnvValue::SecretEnv { secret_env } => {
-                    let found = self.environment.get(secret_env).cloned();
-                    Value::Secret(found.ok_or_else(|| {
-                        Failure::new(
-                            Owner::Recipe,
-                            service.name.as_str(),
-                            format!("{name}: the job has no variable '{secret_env}'"),
-                        )
-                        .with_hint("export it before the submission")
-                    })?)
+                EnvValue::SecretFile { .. } | EnvValue::SecretEnv { .. } => {
+                    Value::Secret(self.secret(service.name.as_str(), name, value)?)
                 }
             };
             values.insert(name.clone(), resolved);
         }
         Ok(values)
+    }
+
+    /// A secret that a part of the recipe has under `name`; plain text is itself.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn secret(
+        &self,
+        part: &str,
+        name: &str,
+        value: &EnvValue,
+    ) -> Result<String, Failure> {
+        match value {
+            EnvValue::Text(text) => Ok(text.clone()),
+            EnvValue::SecretFile { secret_file } => self.file(part, name, secret_file),
+            EnvValue::SecretEnv { secret_env } => {
+                self.environment.get(secret_env).cloned().ok_or_else(|| {
+                    let reason = format!("{name}: the job has no variable '{secret_env}'");
+                    Failure::new(Owner::Recipe, part, reason)
+                        .with_hint("export it before the submission")
+                })
+            }
+        }
     }
 
     /// The secrets that can be read here, for clients of the service.
@@ -113,11 +127,11 @@ impl Resolver {
         digits
     }
 
-    fn file(&self, service: &Service, name: &str, path: &str) -> Result<Value, Failure> {
+    fn file(&self, part: &str, name: &str, path: &str) -> Result<String, Failure> {
         let full = expand(path, &self.submit_dir, &self.environment);
         let wrong = |cause: String| {
             let reason = format!("{name}: reading secret file '{path}': {cause}");
-            Failure::new(Owner::Recipe, service.name.as_str(), reason)
+            Failure::new(Owner::Recipe, part, reason)
                 .with_hint("the file must be readable by you on the nodes of the job")
         };
         let read = || -> io::Result<String> {
@@ -135,7 +149,7 @@ impl Resolver {
         if text.is_empty() || text.contains('\0') {
             return Err(wrong("it is empty or not text".to_owned()));
         }
-        Ok(Value::Secret(text.to_owned()))
+        Ok(text.to_owned())
     }
 }
 

@@ -89,11 +89,28 @@ impl Server {
             (&Method::GET, "/v1/clock") => {
                 json(&ClockReading { mono_ns: clock::mono_ns(), epoch_ns: clock::epoch_ns() })
             }
+            (_, "/v1/logging") => self.logging(request).await,
             (_, "/v1/status" | "/v1/join" | "/v1/poll" | "/v1/stop") => match &self.coordinator {
                 Some(coordinator) => ask(coordinator, &path, request).await,
                 None => plain(StatusCode::MISDIRECTED_REQUEST, "not the coordinator"),
             },
             _ => plain(StatusCode::NOT_FOUND, "no such page"),
+        }
+    }
+
+    /// Shows (GET) or changes (PUT) which log lines this node's agent sends and writes.
+    async fn logging(&self, request: Request<Incoming>) -> Answer {
+        match *request.method() {
+            Method::GET => json(&self.context.logging.get()),
+            Method::PUT => {
+                let body = Limited::new(request.into_body(), LINE_MAX).collect().await;
+                let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+                match serde_json::from_slice(&body) {
+                    Ok(change) => json(&self.context.logging.change(change)),
+                    Err(error) => plain(StatusCode::BAD_REQUEST, &error.to_string()),
+                }
+            }
+            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "wrong method"),
         }
     }
 

@@ -262,11 +262,18 @@ impl Drop for Run {
 }
 
 pub fn request(address: &str, what: &str, token: Option<&str>) -> (u16, String) {
+    request_with(address, what, token, "")
+}
+
+/// A request with a body: status and body of the answer.
+pub fn request_with(address: &str, what: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let token = token.map(|t| format!("Authorization: Bearer {t}\r\n")).unwrap_or_default();
+    let length = body.len();
     let head = format!(
-        "{what} HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "{what} HTTP/1.1\r\nHost: x\r\n{token}Content-Length: {length}\r\nConnection: \
+         close\r\n\r\n{body}"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::load_types::Load;
+use super::{
+    load_types::Load,
+    log_types::{Logging, Loki},
+};
 use crate::units::{Name, Size, Span};
 
 /// A whole recipe.
@@ -36,6 +39,9 @@ pub struct Recipe {
     /// What is sampled and who may see it.
     #[serde(default)]
     pub monitor: Monitor,
+    /// Which log lines are sent and written by the agents, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
     /// Reports to write at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub report: Vec<ReportFormat>,
@@ -423,6 +429,9 @@ pub struct Monitor {
     /// Whether `GET /metrics` needs the run's token.
     #[serde(default)]
     pub metrics_token: bool,
+    /// Loki that the logs of services and agents are sent to; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loki: Option<Loki>,
 }
 
 impl Monitor {
@@ -433,7 +442,7 @@ impl Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { sample: Self::default_sample(), burst: None, metrics_token: false }
+        Self { sample: Self::default_sample(), burst: None, metrics_token: false, loki: None }
     }
 }
 

@@ -48,6 +48,9 @@ pub(super) async fn prepare(replica: &Replica) -> Result<Prepared, Failure> {
         replica.resources.take(replica.name(), replica.service.cpus, replica.service.gpus)?;
     let folders = folders(replica);
     let values = make_folders(replica, &folders).await?;
+    if let Some(name) = folders.own.file_name().and_then(|name| name.to_str()) {
+        replica.context.shipping.watch(&replica.context, name);
+    }
     let container = if replica.external() {
         None
     } else {

@@ -1,4 +1,4 @@
-//! `aifb logs`: the files that services and agents write, their end or as they grow.
+//! `aifb logs show` and `follow`: the files that services and agents write, their end or as they grow.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use aifb_schema::names::file;
 use serde_json::json;
 
 use crate::{
-    cli::{LogsArgs, LogsCommand},
+    cli::LogsArgs,
     error::{CommandError, Result},
     follow::{self, Follower},
     output,
@@ -22,11 +22,7 @@ use crate::{
 /// thousand long lines.
 const CHUNK_BYTES: u64 = 1024 * 1024;
 
-pub(super) fn run(command: &LogsCommand) -> Result<i32> {
-    let (args, follow) = match command {
-        LogsCommand::Show(args) => (args, false),
-        LogsCommand::Follow(args) => (args, true),
-    };
+pub(super) fn run(args: &LogsArgs, follow: bool) -> Result<i32> {
     let run = select(&args.run)?;
     let mut tails: Vec<Tail> = Vec::new();
     let mut follower = Follower::new(run.clone());

@@ -1,0 +1,74 @@
+//! Lines that the receiver refused for good, with its reason: a file of JSON lines.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+/// Bytes after which no more is taken: then the stream waits, and its file keeps the lines.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A line of the file.
+#[derive(Debug, Serialize)]
+pub(super) struct Refused<'a> {
+    /// The source's name.
+    pub(super) file: &'a str,
+    /// The entry's time.
+    pub(super) time_ns: u64,
+    /// Lines that it was.
+    pub(super) lines: u64,
+    /// What the receiver said.
+    pub(super) reason: &'a str,
+    /// The entry; absent when its file is gone.
+    pub(super) text: Option<&'a str>,
+}
+
+/// The file, made with the first line.
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    path: PathBuf,
+    file: Option<File>,
+    bytes: u64,
+}
+
+impl Quarantine {
+    /// Of which `bytes` are on record; what is behind will be written again.
+    pub(super) fn new(path: PathBuf, bytes: u64) -> Self {
+        Self { path, file: None, bytes }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn full(&self) -> bool {
+        self.bytes >= BYTES_MAX
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn add(&mut self, line: &Refused<'_>) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        if self.file.is_none() {
+            let file =
+                OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
+            file.set_len(self.bytes)?;
+            self.file = Some(file);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.seek(SeekFrom::Start(self.bytes))?;
+        file.write_all(&text)?;
+        self.bytes += text.len() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What is shipped: a file, the labels of its Loki stream, and how its lines are read.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aifb_schema::recipe::LogLevel;
+
+use super::proto;
+
+/// Labels of a stream: Loki takes 15, and few streams are what keeps it quick.
+pub(crate) const LABELS_MAX: usize = 8;
+
+/// Bytes of a label's name and value: Loki's default limits.
+const LABEL_NAME_MAX: usize = 1024;
+const LABEL_VALUE_MAX: usize = 2048;
+
+/// Folders inside each other that are searched for logs.
+const DEPTH_MAX: usize = 8;
+
+/// A file that is shipped.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// Its name in checkpoint and ledger: the path relative to the folder that is shipped.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Labels of its stream, different for each file.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether lines that belong to the one before are joined to it.
+    pub(crate) join: bool,
+    /// Whether another file may take its place. The files of a run folder are only appended to,
+    /// so one with another inode is a copy of the folder, and just as far sent.
+    pub(crate) rotates: bool,
+}
+
+/// A source as it is sent: its labels rendered once, and what goes with each entry of a level.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    /// `{a="b", …}`.
+    pub(super) labels: String,
+    /// Structured metadata of an entry, encoded: by level, without one first.
+    metadata: [Vec<u8>; 5],
+}
+
+impl Rendered {
+    pub(super) fn new(labels: &BTreeMap<String, String>) -> Self {
+        let pairs: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+        let metadata = |level: LogLevel| {
+            let mut bytes = Vec::new();
+            proto::metadata(&mut bytes, "level", level.as_str());
+            bytes
+        };
+        Self {
+            labels: format!("{{{}}}", pairs.join(", ")),
+            metadata: [
+                Vec::new(),
+                metadata(LogLevel::Debug),
+                metadata(LogLevel::Info),
+                metadata(LogLevel::Warning),
+                metadata(LogLevel::Error),
+            ],
+        }
+    }
+
+    pub(super) fn metadata(&self, level: Option<LogLevel>) -> &[u8] {
+        let [none, debug, info, warning, error] = &self.metadata;
+        match level {
+            None => none,
+            Some(LogLevel::Debug) => debug,
+            Some(LogLevel::Info) => info,
+            Some(LogLevel::Warning) => warning,
+            Some(LogLevel::Error) => error,
+        }
+    }
+}
+
+/// A value as Prometheus writes it: in quotes, with `\`, `"` and line ends escaped.
+fn quoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c if c.is_control() => text.push('\u{fffd}'),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// Checks labels as Loki would.
+///
+/// # Errors
+/// What it would refuse.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
+    if labels.len() > LABELS_MAX {
+        return Err(format!("{} labels are too many: at most {LABELS_MAX}", labels.len()));
+    }
+    for (name, value) in labels {
+        let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !first || !rest || name.len() > LABEL_NAME_MAX {
+            return Err(format!("label '{name}': a name has letters, digits and '_' only"));
+        }
+        if value.is_empty() || value.len() > LABEL_VALUE_MAX {
+            return Err(format!(
+                "label '{name}': its value is empty or over {LABEL_VALUE_MAX} bytes"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All `*.log` files below a folder, by name.
+pub(super) fn find(root: &Path) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    find_in(root, "", DEPTH_MAX, &mut found);
+    found.sort();
+    found
+}
+
+fn find_in(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else {
+            continue;
+        };
+        let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        // No links: they may lead anywhere, and in circles.
+        if kind.is_dir() && depth > 1 {
+            find_in(&entry.path(), &relative, depth - 1, found);
+        } else if kind.is_file() && relative.ends_with(".log") {
+            found.push((relative, entry.path()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn labels_are_rendered_and_checked() {
+        let rendered = Rendered::new(&labels(&[("b", "x\"\\\n"), ("a", "1")]));
+        assert_eq!(rendered.labels, r#"{a="1", b="x\"\\\n"}"#);
+        assert!(check_labels(&labels(&[("a_1", "x")])).is_ok());
+        for wrong in [("1a", "x"), ("a-b", "x"), ("a", ""), ("", "x")] {
+            assert!(check_labels(&labels(&[wrong])).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn logs_are_found_below_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        for name in ["x.log", "a/y.log", "a/b/z.log", "a/b/z.txt"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("a/loop")).unwrap();
+        let names: Vec<String> = find(folder.path()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a/b/z.log", "a/y.log", "x.log"]);
+    }
+}

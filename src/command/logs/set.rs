@@ -1,0 +1,41 @@
+//! `aifb logs set`: which lines the agents of a run send and write from now on.
+
+use aifb_schema::{logs::LoggingChange, recipe::Logging};
+use serde_json::json;
+
+use crate::{
+    agent_client::AgentClient,
+    cli::LogsSetArgs,
+    error::{CommandError, Result},
+    output,
+    store::select,
+};
+
+pub(super) fn run(args: &LogsSetArgs) -> Result<i32> {
+    let run = select(&args.run)?;
+    let until = if args.forever { Some(None) } else { args.until.map(Some) };
+    let change = LoggingChange { level: args.level.map(Into::into), number: None, until };
+    let agents = run.agents();
+    if agents.is_empty() {
+        return Err(CommandError::incomplete(
+            "looking for the agents of the run",
+            "none of them lives",
+        ));
+    }
+    let mut set: Vec<(String, Logging)> = Vec::new();
+    for agent in agents {
+        let logging = AgentClient::at(agent.address, run.token()?).set_logging(change)?;
+        set.push((agent.node, logging));
+    }
+    if args.json {
+        let nodes: Vec<_> =
+            set.iter().map(|(node, now)| json!({"node": node, "logging": now})).collect();
+        output::out_json(&json!({ "nodes": nodes }));
+    } else {
+        for (node, now) in set {
+            let until = now.until.map(|until| format!(" until {until}")).unwrap_or_default();
+            output::out(format!("{node}: {}{until}", now.level.as_str()));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,98 @@
+//! `aifb logs`: what a run could not send, and copies of its logs.
+
+use std::{fs, path::Path};
+
+use loki_stand_in::{Config, Receiver};
+
+use crate::{runs::make_run, stand_ins::place};
+
+fn texts(receiver: &Receiver, stream: &str) -> Vec<String> {
+    let store = receiver.store();
+    let of = store.streams.iter().find(|(labels, _)| labels["stream"] == stream);
+    of.map_or_else(Vec::new, |(_, of)| of.entries.iter().map(|e| e.text.clone()).collect())
+}
+
+/// A run whose recipe named no Loki, and one whose recipe did.
+#[test]
+fn what_was_not_sent_is_sent_once() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "completed");
+    let ran = place.aifb(&["logs", "resend", "17"]);
+    assert!(ran.code == 2 && ran.stderr.contains("its recipe names no Loki"), "{ran:?}");
+    assert!(ran.stderr.contains("hint: say where to: --loki"), "{ran:?}");
+    let receiver = Receiver::start(Config::default()).unwrap();
+    let recipe = fs::read_to_string(folder.join("recipe.yaml")).unwrap();
+    let loki =
+        format!("{recipe}monitor: {{loki: {:?}}}\nlogging: {{level: info}}\n", receiver.url());
+    fs::write(folder.join("recipe.yaml"), loki).unwrap();
+    let report = place.aifb(&["report", "17"]).stdout;
+    assert!(report.contains("how many of its log lines were sent is not known"), "{report}");
+
+    receiver.set_down(true);
+    let ran = place.aifb(&["logs", "resend", "17", "--patience", "1s"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.stderr.contains("hint: aifb logs resend"), "{ran:?}");
+    let report = place.aifb(&["report", "17"]).stdout;
+    assert!(report.contains("bytes of its logs were not sent"), "{report}");
+
+    receiver.set_down(false);
+    let sent = place.aifb(&["logs", "resend", "17"]);
+    assert_eq!(sent.code, 0, "{sent:?}");
+    assert!(
+        sent.stdout.contains("services/web/stdout.log: 3 lines read = 3 acknowledged"),
+        "{sent:?}"
+    );
+    assert_eq!(texts(&receiver, "stdout"), ["first", "second", "third"]);
+    assert_eq!(texts(&receiver, "stderr"), ["problem"]);
+    assert_eq!(texts(&receiver, "log"), ["agent line"]);
+    let again = place.aifb(&["logs", "resend", "17", "--json"]).json();
+    assert_eq!(again["streams"][0]["lines_read"], 1, "the agent's own");
+    let summary = receiver.store().summary();
+    assert_eq!((&summary["stored"], &summary["resent"]), (&5.into(), &0.into()));
+    let report = place.aifb(&["report", "17"]).stdout;
+    assert!(!report.contains("log lines") && !report.contains("its logs"), "{report}");
+}
+
+#[test]
+fn logs_are_copied_to_the_names_that_others_expect() {
+    let place = place();
+    let folder = make_run(&place, "c-17", Some(17), "completed");
+    let submit_dir = place.folder.path().join("submitted");
+    fs::create_dir(&submit_dir).unwrap();
+    fs::write(submit_dir.join("slurm-17.out"), "of the script\n").unwrap();
+    let record = fs::read_to_string(folder.join("run.json")).unwrap();
+    let record = record.replace("\"submit_dir\":\"/\"", &format!("\"submit_dir\":{submit_dir:?}"));
+    fs::write(folder.join("run.json"), record).unwrap();
+    let ran = place.aifb(&["logs", "export", "17", "--to", "copies", "--json"]).json();
+    let names: Vec<&str> =
+        ran["files"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "web_out.log",
+            "logs/web_17.out",
+            "web_err.log",
+            "logs/web_17.err",
+            "logs/benchmark_17.out",
+            "logs/c-17.log",
+        ]
+    );
+    let copies = place.folder.path().join("copies");
+    let read = |name: &str| fs::read_to_string(Path::new(&copies).join(name)).unwrap();
+    assert_eq!(read("web_out.log"), "first\nsecond\nthird\n");
+    assert_eq!(read("logs/web_17.err"), "problem\n");
+    assert_eq!(read("logs/benchmark_17.out"), "of the script\n");
+    assert_eq!(read("logs/c-17.log"), "2023-11-14T22:13:21.500000000Z n1 service web: healthy\n");
+    // Once more, over what is there.
+    assert_eq!(place.aifb(&["logs", "export", "17", "--to", "copies"]).code, 0);
+}
+
+#[test]
+fn a_run_that_has_ended_has_nothing_to_set() {
+    let place = place();
+    make_run(&place, "c-17", None, "completed");
+    let ran = place.aifb(&["logs", "set", "17", "--level", "debug"]);
+    assert!(ran.code == 5 && ran.stderr.contains("none of them lives"), "{ran:?}");
+    assert_eq!(place.aifb(&["logs", "set", "17"]).code, 2);
+    assert_eq!(place.aifb(&["logs", "set", "17", "--until", "soon"]).code, 2);
+}
