@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod clock;
+mod export;
 mod keep;
 mod launch;
 mod prepare;

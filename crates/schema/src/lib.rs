@@ -10,6 +10,8 @@ pub mod names;
 #[cfg(feature = "full")]
 pub mod control;
 #[cfg(feature = "full")]
+pub mod gateway;
+#[cfg(feature = "full")]
 pub mod metric;
 #[cfg(feature = "full")]
 pub mod recipe;

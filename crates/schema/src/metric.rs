@@ -19,6 +19,8 @@ pub enum Kind {
     Gauge,
     /// Always 1; its labels are the news.
     Info,
+    /// Not said; only values of engines, whose own words are kept.
+    Unknown,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Info => "info",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -46,6 +49,25 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// Meaning, one sentence without a line break.
     pub help: &'static str,
+}
+
+/// Begins the name of a family that is not ours but a service's own: it is recorded as
+/// `engine/vllm:num_requests_running` and exported as `vllm:num_requests_running`. No metric name
+/// has a '/', so that none can be taken for one of ours.
+pub const ENGINE: &str = "engine/";
+
+impl Family {
+    /// The name that others see.
+    #[must_use]
+    pub fn exported(&self) -> String {
+        self.engine_name().map_or_else(|| format!("{PREFIX}{}", self.name), str::to_owned)
+    }
+
+    /// The service's own name for it, where it is not a family of ours.
+    #[must_use]
+    pub fn engine_name(&self) -> Option<&'static str> {
+        self.name.strip_prefix(ENGINE)
+    }
 }
 
 macro_rules! families {
@@ -133,6 +155,20 @@ families! {
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
         "Tokens of a load's answers so far.";
 
+    ENGINE_POLLS = "engine_polls_total", Counter, None, ["service", "replica", "outcome"],
+        "Looks at a service's own metrics, by outcome: ok, failed, skipped (the one before had not ended).";
+    ENGINE_LEFT_OUT = "engine_left_out_series", Gauge, None, ["service", "replica"],
+        "Series of a service's own metrics that were left out at the last look because a bound was reached.";
+
+    EXPORT_SAMPLES = "export_samples_total", Counter, None, ["outcome"],
+        "Values that were to be sent by remote write, by outcome: sent, refused (by the receiver), late (the clock jumped, or they are too old to be taken), dropped (no room).";
+    EXPORT_REQUESTS = "export_requests_total", Counter, None, ["outcome"],
+        "Requests of remote write, by outcome: ok, refused, failed (and tried again).";
+    EXPORT_LAG = "export_lag_seconds", Gauge, Some("seconds"), [],
+        "Time from a tick to the receiver's answer, of the last tick that it took.";
+    EXPORT_SPOOL = "export_spool_bytes", Gauge, Some("bytes"), [],
+        "Values that wait to be sent by remote write.";
+
     AGENT_CPU = "agent_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the agent itself.";
     AGENT_MEMORY = "agent_memory_bytes", Gauge, Some("bytes"), ["kind"],
@@ -171,7 +207,7 @@ mod tests {
             let stem = match family.kind {
                 Kind::Counter => family.name.strip_suffix("_total"),
                 Kind::Info => family.name.strip_suffix("_info"),
-                Kind::Gauge => Some(family.name),
+                Kind::Gauge | Kind::Unknown => Some(family.name),
             };
             let stem = stem.unwrap_or_else(|| panic!("{} lacks its suffix", family.name));
             if let Some(unit) = family.unit {

@@ -1,5 +1,6 @@
 //! Mergeable histograms of times.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hdrhistogram::{
     Histogram as Hdr,
     serialization::{Deserializer, Serializer, V2DeflateSerializer},
@@ -160,6 +161,20 @@ impl Histogram {
     }
 }
 
+/// The histogram of one tag in an HdrHistogram log, such as a worker's `.hdr` file; `None` where it
+/// has none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn of_log(log: &str, tag: &str) -> Result<Option<Histogram>, DecodeError> {
+    let of_tag =
+        |line: &str| line.strip_prefix("Tag=")?.strip_prefix(tag)?.starts_with(',').then_some(());
+    let Some(line) = log.lines().find(|line| of_tag(line).is_some()) else { return Ok(None) };
+    let code = line.rsplit(',').next().unwrap_or_default();
+    let bytes = STANDARD.decode(code).map_err(|error| DecodeError(error.to_string()))?;
+    Histogram::decode(&bytes).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,5 +261,18 @@ mod tests {
         assert!(histogram.max().unwrap() >= HIGHEST_NS);
         assert_eq!(Histogram::new().max(), None);
         assert_eq!(Histogram::new().quantile(Quantile::P50), None);
+    }
+
+    #[test]
+    fn a_tag_of_a_log_is_found_by_its_whole_name() {
+        let mut histogram = Histogram::new();
+        histogram.record(5_000_000);
+        let code = STANDARD.encode(histogram.encode().unwrap());
+        let log = format!(
+            "#aifb {{}}\nTag=totals,0.000,1.000,0.1,AAAA\nTag=total,0.000,1.000,0.1,{code}\n"
+        );
+        assert_eq!(of_log(&log, "total").unwrap(), Some(histogram));
+        assert_eq!(of_log(&log, "tot").unwrap(), None);
+        assert!(of_log(&log, "totals").is_err());
     }
 }

@@ -8,16 +8,23 @@ use aifb_schema::{
     names::{VERSION, file},
 };
 
-use super::context::Context;
-use crate::sample::{Config, Handle, Sampler, Shared, Watched};
+use super::{context::Context, secrets};
+use crate::{
+    export::{
+        engine::Engines,
+        remote::{self, RemoteWrite},
+    },
+    sample::{Attached, Config, Handle, Sampler, Shared, Watched},
+};
 
-/// Longest time for the last sample and the end of the record.
-const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
+/// Longest time for the last sample, the end of the record and the last values of remote write.
+const STOP_PATIENCE: Duration = remote::FLUSH.saturating_add(Duration::from_millis(300));
 
 /// Numbers of the node and its services.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Sampling {
     watched: Watched,
+    engines: Engines,
     handle: Rc<RefCell<Option<Handle>>>,
     /// Seconds to health by service and replica.
     ready: Rc<RefCell<BTreeMap<(String, u32), f64>>>,
@@ -38,7 +45,10 @@ impl Sampling {
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             sys_root: PathBuf::from("/sys"),
         };
-        let handle = match Sampler::start(config, watched.clone()) {
+        let engines = Engines::default();
+        let mut attached = Attached { sources: vec![Box::new(engines.clone())], sink: None };
+        attach_remote_write(&mut attached, context, &config);
+        let handle = match Sampler::start(config, watched.clone(), attached) {
             Ok(handle) => {
                 let labels = vec![context.record.name.clone(), VERSION.to_owned()];
                 let info = Shared { family: &metric::RUN_INFO, labels, value: 1.0 };
@@ -50,7 +60,12 @@ impl Sampling {
                 None
             }
         };
-        Self { watched, handle: Rc::new(RefCell::new(handle)), ready: Rc::default() }
+        Self { watched, engines, handle: Rc::new(RefCell::new(handle)), ready: Rc::default() }
+    }
+
+    /// From now on the page at `url` shows this replica's own metrics.
+    pub(crate) fn engine(&self, service: &str, replica: u32, url: String) {
+        self.engines.set(service, replica, url);
     }
 
     /// From now on `root` and all that descends from it is this replica.
@@ -99,6 +114,7 @@ impl Sampling {
     /// The replica is gone.
     pub(crate) fn unwatch(&self, service: &str, replica: u32) {
         self.watched.remove(service, replica);
+        self.engines.remove(service, replica);
     }
 
     /// The present numbers for a scraper that accepts `accept`: content type and text.
@@ -122,5 +138,26 @@ impl Sampling {
             Ok(Err(error)) => tracing::error!("ending the samples: {error}"),
             Err(_) => tracing::error!("ending the samples: the file system does not answer"),
         }
+    }
+}
+
+/// Sends every sample to the recipe's receiver. Without that the run goes on all the same.
+fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Config) {
+    let Some(receiver) = &context.recipe.monitor.remote_write else { return };
+    let mut start = || -> anyhow::Result<()> {
+        let token = receiver.token.as_ref();
+        let token = token.map(|source| secrets::read(source, context)).transpose()?;
+        let (sink, own) = RemoteWrite::start(remote::Config {
+            url: receiver.url.clone(),
+            token,
+            common: config.common_labels(),
+            spool: std::env::temp_dir(),
+        })?;
+        attached.sink = Some(Box::new(sink));
+        attached.sources.push(Box::new(own));
+        Ok(())
+    };
+    if let Err(error) = start() {
+        tracing::error!("remote write could not be started: {error:#}");
     }
 }

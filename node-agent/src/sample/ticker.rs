@@ -15,7 +15,7 @@ use aifb_schema::{
 };
 
 use super::{
-    Board, clock,
+    Attached, Batch, Board, clock,
     collect::Collectors,
     exposition::Shown,
     lock,
@@ -24,12 +24,12 @@ use super::{
 };
 
 /// Ticks, collects, hands over.
-#[derive(Debug)]
 pub(super) struct Ticker {
     period: Duration,
     collectors: Collectors,
     board: Arc<Mutex<Board>>,
     recorder: Recorder,
+    attached: Attached,
     table: Table,
     /// Ticks without a sample since the last recorded one.
     gap: u32,
@@ -45,9 +45,11 @@ impl Ticker {
         collectors: Collectors,
         board: Arc<Mutex<Board>>,
         recorder: Recorder,
+        attached: Attached,
     ) -> Self {
         let table = Table::default();
-        Self { period, collectors, board, recorder, table, gap: 0, missed: 0, collect_ns: None }
+        let (gap, missed, collect_ns) = (0, 0, None);
+        Self { period, collectors, board, recorder, attached, table, gap, missed, collect_ns }
     }
 
     /// Ticks until there is a word from `stopped`, or its other end is gone.
@@ -71,12 +73,19 @@ impl Ticker {
         self.finish()
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    fn finish(mut self) -> anyhow::Result<()> {
         lock(&self.board).sample.clear();
+        if let Some(sink) = &mut self.attached.sink {
+            sink.end();
+        }
         let mut end = Vec::new();
         Frame::End { epoch_ns: clock::epoch_ns() }.encode(&mut end);
         let taken = self.recorder.push(end);
-        self.recorder.close()?;
+        let closed = self.recorder.close();
+        if let Some(sink) = &mut self.attached.sink {
+            sink.wait();
+        }
+        closed?;
         anyhow::ensure!(taken, "there was no room for the end of the record of samples");
         Ok(())
     }
@@ -90,6 +99,9 @@ impl Ticker {
         }
         let mut tick = self.table.begin();
         self.collectors.collect(&mut tick, mono_ns);
+        for source in &mut self.attached.sources {
+            source.collect(&mut tick);
+        }
         put_own(&mut tick, mono_ns.saturating_sub(deadline), self.missed, self.collect_ns);
         let values = tick.finish();
         let collect_ns = clock::mono_ns().saturating_sub(mono_ns);
@@ -110,7 +122,13 @@ impl Ticker {
             self.table.declare_again();
         }
         let shown = values.iter().map(|(info, value)| Shown::of(info, *value)).collect();
-        lock(&self.board).sample = shown;
+        let mut board = lock(&self.board);
+        board.sample = shown;
+        if let Some(sink) = &mut self.attached.sink {
+            let published = board.published.values().flatten().cloned().collect();
+            drop(board);
+            sink.take(Batch { epoch_ns, sampled: values, published });
+        }
     }
 
     fn count_missed(&mut self, ticks: u64) {

@@ -3,14 +3,12 @@
 mod kserve;
 mod load;
 mod model;
+mod monitor;
 mod search;
 mod service;
 mod workload;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 pub use model::check_model;
 
@@ -52,10 +50,7 @@ pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
     for (index, load) in recipe.load.iter().enumerate() {
         check.load(&format!("/load/{index}"), load, recipe);
     }
-    let sample = recipe.monitor.sample.get();
-    if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&sample) {
-        check.at("/monitor/sample", "monitor.sample is out of range").hint("from 100ms to 1h");
-    }
+    check.monitor(&recipe.monitor);
     check.sweep(recipe);
     check.found
 }
