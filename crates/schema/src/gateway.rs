@@ -13,17 +13,22 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The `job` of the group that a run pushes to.
 pub const JOB: &str = "ai_factory_benchmark";
 
-/// Upper bounds of the buckets of `benchmark_request_duration_seconds`; +Inf follows.
-pub const BUCKETS_SECONDS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// The `job` of the group that `aifb metrics --push` pushes to.
+pub const JOB_OF_COMMAND: &str = "benchmark";
+
+/// Upper bounds of the buckets of `benchmark_request_duration_seconds`.
+pub const BUCKETS_SECONDS: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, f64::INFINITY];
+
+/// Cumulative counts for [`BUCKETS_SECONDS`].
+pub type Buckets = [u64; BUCKETS_SECONDS.len()];
 
 /// A result, and how many of its successful requests took at most each bucket's time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summed {
     /// What the load wrote.
     pub result: LoadResult,
-    /// Cumulative counts for [`BUCKETS_SECONDS`], and the count of all; absent where the
-    /// histograms are not there.
-    pub buckets: Option<[u64; BUCKETS_SECONDS.len() + 1]>,
+    /// Absent where the histograms are not there.
+    pub buckets: Option<Buckets>,
 }
 
 /// Path of a run's group below the gateway's URL. A name with a '/' has another form there, which
@@ -39,7 +44,7 @@ struct Sum {
     sent: u64,
     ok: u64,
     failed: u64,
-    buckets: [u64; BUCKETS_SECONDS.len() + 1],
+    buckets: Buckets,
     duration_seconds: f64,
     /// Every result of it has buckets and a mean.
     incomplete: bool,
@@ -107,8 +112,8 @@ fn durations(page: &mut String, run_id: &str, sums: &BTreeMap<&str, Sum>) {
     }
     for (service, sum) in sums.iter().filter(whole) {
         let labels = format!("benchmark_id=\"{run_id}\",service=\"{service}\"");
-        let bounds = BUCKETS_SECONDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(sum.buckets) {
+        for (bound, count) in BUCKETS_SECONDS.iter().zip(sum.buckets) {
+            let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
             let _infallible = writeln!(page, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
         }
         let [.., all] = sum.buckets;

@@ -90,6 +90,8 @@ macro_rules! families {
 families! {
     RUN_INFO = "run_info", Info, None, ["name", "version"],
         "What runs: name of the recipe and version of the agent.";
+    LOAD_INFO = "load_info", Info, None, ["load", "service"],
+        "A load of the recipe, and the service that it is put on.";
 
     NODE_CPU = "node_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the whole node by mode; user includes guests.";

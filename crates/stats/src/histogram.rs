@@ -63,6 +63,19 @@ impl Histogram {
         self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
     }
 
+    /// How many times were at most as long as each of these bounds.
+    #[must_use]
+    pub fn cumulative<const N: usize>(&self, bounds_seconds: &[f64; N]) -> [u64; N] {
+        let mut counts = [0; N];
+        for (ns, count) in self.buckets() {
+            let seconds = std::time::Duration::from_nanos(ns).as_secs_f64();
+            for (sum, bound) in counts.iter_mut().zip(bounds_seconds) {
+                *sum += if seconds <= *bound { count } else { 0 };
+            }
+        }
+        counts
+    }
+
     /// Counts all times of `other`.
     pub fn merge(&mut self, other: &Self) {
         // Cannot fail: all our histograms have the same bounds, and decoding checks them.
@@ -274,5 +287,14 @@ mod tests {
         assert_eq!(of_log(&log, "total").unwrap(), Some(histogram));
         assert_eq!(of_log(&log, "tot").unwrap(), None);
         assert!(of_log(&log, "totals").is_err());
+    }
+
+    #[test]
+    fn cumulative_counts_are_of_all_below_a_bound() {
+        let mut histogram = Histogram::new();
+        for ms in [2, 2, 50, 20_000] {
+            histogram.record(ms * 1_000_000);
+        }
+        assert_eq!(histogram.cumulative(&[0.001, 0.01, 0.1, f64::INFINITY]), [0, 2, 3, 4]);
     }
 }

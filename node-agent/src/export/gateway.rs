@@ -13,6 +13,7 @@ use std::{
 use aifb_schema::{
     gateway::{self, BUCKETS_SECONDS, Summed},
     names::file,
+    result::LoadResult,
 };
 use aifb_stats::histogram::{Histogram, of_log};
 use tokio::sync::oneshot;
@@ -133,29 +134,26 @@ impl Group {
 /// The results of a run, in the order of their folders.
 fn results(loads: &Path) -> Vec<Summed> {
     let below = |folder: PathBuf| {
-        let mut found: Vec<PathBuf> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
+        let mut found: Vec<PathBuf> =
+            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         found.sort();
         found
     };
     let repeats = below(loads.to_owned()).into_iter().flat_map(below).flat_map(below);
-    repeats.filter_map(|repeat| summed(&repeat, below(repeat.clone()))).take(RESULTS_MAX).collect()
+    repeats.filter_map(|repeat| summed(&repeat)).take(RESULTS_MAX).collect()
 }
 
-/// One result with its buckets.
-fn summed(repeat: &Path, files: Vec<PathBuf>) -> Option<Summed> {
-    let result = serde_json::from_str(&read(&repeat.join(file::RESULT))?).ok()?;
-    let mut total: Option<Histogram> = None;
-    for path in files.iter().filter(|path| path.extension().is_some_and(|end| end == "hdr")) {
-        if let Some(part) = of_log(&read(path)?, "total").ok()? {
-            total.get_or_insert_default().merge(&part);
+/// One result, with the buckets of its workers' histograms where all of them are there.
+fn summed(repeat: &Path) -> Option<Summed> {
+    let result: LoadResult = serde_json::from_str(&read(&repeat.join(file::RESULT))?).ok()?;
+    let whole = (0..result.plan.workers).try_fold(Histogram::new(), |mut sum, rank| {
+        let log = read(&repeat.join(format!("worker-{rank}.hdr")))?;
+        if let Some(part) = of_log(&log, "total").ok()? {
+            sum.merge(&part);
         }
-    }
-    Some(Summed { result, buckets: total.as_ref().map(cumulative) })
+        Some(sum)
+    });
+    Some(Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) })
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -164,33 +162,9 @@ fn read(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// How many times were at most as long as each bound, and how many there are.
-fn cumulative(histogram: &Histogram) -> [u64; BUCKETS_SECONDS.len() + 1] {
-    let mut counts = [0; BUCKETS_SECONDS.len() + 1];
-    for (ns, count) in histogram.buckets() {
-        let seconds = Duration::from_nanos(ns).as_secs_f64();
-        let bounds = BUCKETS_SECONDS.iter().copied().chain([f64::INFINITY]);
-        for (sum, bound) in counts.iter_mut().zip(bounds) {
-            if seconds <= bound {
-                *sum += count;
-            }
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_are_cumulative() {
-        let mut histogram = Histogram::new();
-        for ms in [2, 2, 50, 20_000] {
-            histogram.record(ms * 1_000_000);
-        }
-        assert_eq!(cumulative(&histogram), [0, 2, 3, 3, 3, 3, 3, 3, 4]);
-    }
 
     #[tokio::test]
     async fn a_group_is_put_and_deleted() {

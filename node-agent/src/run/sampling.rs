@@ -6,6 +6,7 @@ use aifb_schema::{
     control::Delta,
     metric,
     names::{VERSION, file},
+    recipe::Load,
 };
 
 use super::{context::Context, secrets};
@@ -50,9 +51,7 @@ impl Sampling {
         attach_remote_write(&mut attached, context, &config);
         let handle = match Sampler::start(config, watched.clone(), attached) {
             Ok(handle) => {
-                let labels = vec![context.record.name.clone(), VERSION.to_owned()];
-                let info = Shared { family: &metric::RUN_INFO, labels, value: 1.0 };
-                handle.publish("run", vec![info]);
+                handle.publish("run", about(context));
                 Some(handle)
             }
             Err(error) => {
@@ -139,6 +138,21 @@ impl Sampling {
             Err(_) => tracing::error!("ending the samples: the file system does not answer"),
         }
     }
+}
+
+/// What runs, and what the loads are for.
+fn about(context: &Context) -> Vec<Shared> {
+    let info = |family, labels| Shared { family, labels, value: 1.0 };
+    let recipe = &context.recipe;
+    let first = recipe.services.first().map(|service| &service.name);
+    let of_load = |load: &Load| {
+        let service = load.service.as_ref().or(first)?;
+        Some(info(&metric::LOAD_INFO, vec![load.name.to_string(), service.to_string()]))
+    };
+    let run = vec![context.record.name.clone(), VERSION.to_owned()];
+    let mut values = vec![info(&metric::RUN_INFO, run)];
+    values.extend(recipe.load.iter().filter_map(of_load));
+    values
 }
 
 /// Sends every sample to the recipe's receiver. Without that the run goes on all the same.

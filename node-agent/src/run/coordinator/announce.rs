@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use aifb_schema::names::env;
+
 use super::{Coordinator, nodes::NodeState};
 use crate::{
     export::{
@@ -71,8 +73,8 @@ fn gateway_url(context: &Context) -> Option<String> {
         context.environment.get(name).filter(|value| !value.is_empty()).map(String::as_str)
     };
     let recipe = context.recipe.monitor.pushgateway.clone();
-    recipe.or_else(|| of_environment("PUSHGATEWAY_URL").map(str::to_owned)).or_else(|| {
-        of_environment("MONITORING_NODE").map(|node| format!("http://{node}:{GATEWAY_PORT}"))
+    recipe.or_else(|| of_environment(env::PUSHGATEWAY_URL).map(str::to_owned)).or_else(|| {
+        of_environment(env::MONITORING_NODE).map(|node| format!("http://{node}:{GATEWAY_PORT}"))
     })
 }
 
