@@ -45,9 +45,8 @@ pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
         ask(&group(args, &run, job, &run_id), Some(&page))?;
         output::out("Metrics pushed successfully!");
     } else if let Some(path) = &args.output {
-        fs::write(path, page).map_err(|error| {
-            CommandError::usage(format!("writing '{}'", path.display()), error)
-        })?;
+        fs::write(path, page)
+            .map_err(|error| CommandError::usage(format!("writing '{}'", path.display()), error))?;
     } else {
         output::out_raw(page.as_bytes());
     }
@@ -78,8 +77,10 @@ fn group(args: &MetricsArgs, run: &RunFolder, job: &str, run_id: &str) -> String
 
 /// Puts a page there, or deletes what is there.
 fn ask(url: &str, page: Option<&str>) -> Result<()> {
-    let config =
-        Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).proxy(None);
+    let config = Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .proxy(None);
     let agent = Agent::new_with_config(config.build());
     let answer = match page {
         Some(page) => agent.put(url).header("content-type", gateway::CONTENT_TYPE).send(page),

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aifb_schema::samples;
+use aifb_schema::{metric, samples};
 use serde_json::Value;
 
 use super::{
@@ -56,14 +56,14 @@ fn every_sample_is_in_prometheus(release: &str) {
     let Some(unpacked) = unpacked(release) else { return };
     let prometheus = Server::prometheus(&unpacked, "");
     let url = prometheus.url("/api/v1/write");
-    let local = Local::new(&monitored(&format!("sample: 200ms, remote_write: '{url}'"), "6s"));
+    let local = Local::new(&monitored(&format!("sample: 200ms, remote_write: '{url}'"), "60s"));
     let mut child = local.start(&["run", "--local", "x.yaml"]);
     until_measuring(&local);
     let id = run_id(&local);
     // While the run lives: figures of the load, of the node, of the engine, and who it is.
     for expression in [
         format!("rate(aifb_requests_total{{outcome='ok',load='hits',run_id='{id}'}}[4s]) > 0"),
-        format!("rate(aifb_node_cpu_seconds_total{{mode='idle',run_id='{id}'}}[4s]) > 0"),
+        format!("sum(rate(aifb_node_cpu_seconds_total{{run_id='{id}'}}[4s])) > 0"),
         format!("rate(aifb_service_cpu_seconds_total{{run_id='{id}',service='web'}}[4s]) > 0"),
         format!("looks_total{{run_id='{id}',service='web',replica='0'}} > 1"),
         format!("aifb_run_info{{run_id='{id}',name='local'}} == 1"),
@@ -74,7 +74,9 @@ fn every_sample_is_in_prometheus(release: &str) {
     if release == "bookworm" {
         pages_are_clean(&local, &unpacked);
     }
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{:#}", local.record());
+    let output = local.run(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let _code = child.wait().unwrap();
     // Without the marks of their end series would be there for five minutes.
     let living = format!("count({{run_id='{id}'}})");
     local.until("the end of all series", PATIENCE, || prometheus.query(&living).is_empty());
@@ -237,6 +239,19 @@ fn targets_appear_with_the_run_and_vanish_with_it() {
     let up = format!("up{{run_id='{id}',job='by-file'}}");
     local.until("the end of the target", PATIENCE, || prometheus.query(&up).is_empty());
     local.nothing_left();
+}
+
+/// No rule may ask for a name that no agent has.
+#[test]
+fn names_in_rules_are_those_of_the_agent() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring/rules");
+    let rules = fs::read_to_string(folder.join("aifb.yml")).unwrap();
+    let words = rules.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names: Vec<&str> = words.filter_map(|word| word.strip_prefix("aifb_")).collect();
+    assert!(names.contains(&"requests_total"), "{names:?}");
+    for name in names {
+        assert!(metric::find(name).is_some(), "no family aifb_{name}");
+    }
 }
 
 #[test]

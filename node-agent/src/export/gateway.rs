@@ -134,8 +134,12 @@ impl Group {
 /// The results of a run, in the order of their folders.
 fn results(loads: &Path) -> Vec<Summed> {
     let below = |folder: PathBuf| {
-        let mut found: Vec<PathBuf> =
-            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut found: Vec<PathBuf> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         found.sort();
         found
     };

@@ -18,8 +18,11 @@ use crate::{
     sample::{Attached, Config, Handle, Sampler, Shared, Watched},
 };
 
-/// Longest time for the last sample, the end of the record and the last values of remote write.
-const STOP_PATIENCE: Duration = remote::FLUSH.saturating_add(Duration::from_millis(300));
+/// Longest time for the last sample and the end of the record.
+const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// The same where the last values are also sent.
+const SEND_PATIENCE: Duration = remote::FLUSH.saturating_add(Duration::from_millis(300));
 
 /// Numbers of the node and its services.
 #[derive(Clone, Default)]
@@ -27,6 +30,8 @@ pub(crate) struct Sampling {
     watched: Watched,
     engines: Engines,
     handle: Rc<RefCell<Option<Handle>>>,
+    /// Whether samples are also sent elsewhere.
+    sends: bool,
     /// Seconds to health by service and replica.
     ready: Rc<RefCell<BTreeMap<(String, u32), f64>>>,
 }
@@ -49,6 +54,7 @@ impl Sampling {
         let engines = Engines::default();
         let mut attached = Attached { sources: vec![Box::new(engines.clone())], sink: None };
         attach_remote_write(&mut attached, context, &config);
+        let sends = attached.sink.is_some();
         let handle = match Sampler::start(config, watched.clone(), attached) {
             Ok(handle) => {
                 handle.publish("run", about(context));
@@ -59,7 +65,8 @@ impl Sampling {
                 None
             }
         };
-        Self { watched, engines, handle: Rc::new(RefCell::new(handle)), ready: Rc::default() }
+        let handle = Rc::new(RefCell::new(handle));
+        Self { watched, engines, sends, handle, ready: Rc::default() }
     }
 
     /// From now on the page at `url` shows this replica's own metrics.
@@ -131,11 +138,12 @@ impl Sampling {
     pub(crate) async fn stop(&self) {
         let Some(handle) = self.handle.borrow_mut().take() else { return };
         let stopping = tokio::task::spawn_blocking(move || handle.stop());
-        match tokio::time::timeout(STOP_PATIENCE, stopping).await {
+        let patience = if self.sends { SEND_PATIENCE } else { STOP_PATIENCE };
+        match tokio::time::timeout(patience, stopping).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::error!("ending the samples: {error:#}"),
             Ok(Err(error)) => tracing::error!("ending the samples: {error}"),
-            Err(_) => tracing::error!("ending the samples: the file system does not answer"),
+            Err(_) => tracing::error!("ending the samples: not done within {patience:?}"),
         }
     }
 }
