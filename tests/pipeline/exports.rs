@@ -66,6 +66,9 @@ fn every_sample_is_in_prometheus(release: &str) {
         format!("sum(rate(aifb_node_cpu_seconds_total{{run_id='{id}'}}[4s])) > 0"),
         format!("rate(aifb_service_cpu_seconds_total{{run_id='{id}',service='web'}}[4s]) > 0"),
         format!("looks_total{{run_id='{id}',service='web',replica='0'}} > 1"),
+        format!(
+            "histogram_quantile(0.5, aifb_request_duration_seconds_bucket{{run_id='{id}'}}) > 0"
+        ),
         format!("aifb_run_info{{run_id='{id}',name='local'}} == 1"),
         format!("aifb_export_samples_total{{run_id='{id}',outcome='sent'}} > 0"),
     ] {

@@ -21,6 +21,9 @@ pub enum Kind {
     Info,
     /// Not said; only values of engines, whose own words are kept.
     Unknown,
+    /// A part of a histogram: its `_bucket`, `_sum` or `_count`, which stand in this order in the
+    /// table. Buckets are cumulative; the label `le` is the upper bound.
+    Histogram,
 }
 
 impl Kind {
@@ -32,6 +35,7 @@ impl Kind {
             Self::Gauge => "gauge",
             Self::Info => "info",
             Self::Unknown => "unknown",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -61,6 +65,14 @@ impl Family {
     #[must_use]
     pub fn exported(&self) -> String {
         self.engine_name().map_or_else(|| format!("{PREFIX}{}", self.name), str::to_owned)
+    }
+
+    /// Of a part of a histogram the name of the whole, without [`PREFIX`].
+    #[must_use]
+    pub fn histogram(&self) -> Option<&'static str> {
+        let ends = ["_bucket", "_sum", "_count"];
+        let stem = ends.iter().find_map(|end| self.name.strip_suffix(end));
+        stem.filter(|_| self.kind == Kind::Histogram)
     }
 
     /// The service's own name for it, where it is not a family of ours.
@@ -154,6 +166,13 @@ families! {
         "Requests of a load that ended, by outcome: ok, failed.";
     REQUESTS_IN_FLIGHT = "inflight_requests", Gauge, None, ["load"],
         "Requests of a load that wait for their answer now.";
+    REQUEST_DURATION_BUCKET = "request_duration_seconds_bucket", Histogram, Some("seconds"),
+        ["load", "le"],
+        "Time of a load's successful requests to the end of their answers.";
+    REQUEST_DURATION_SUM = "request_duration_seconds_sum", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests to the end of their answers.";
+    REQUEST_DURATION_COUNT = "request_duration_seconds_count", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests to the end of their answers.";
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
         "Tokens of a load's answers so far.";
 
@@ -210,6 +229,7 @@ mod tests {
                 Kind::Counter => family.name.strip_suffix("_total"),
                 Kind::Info => family.name.strip_suffix("_info"),
                 Kind::Gauge | Kind::Unknown => Some(family.name),
+                Kind::Histogram => family.histogram(),
             };
             let stem = stem.unwrap_or_else(|| panic!("{} lacks its suffix", family.name));
             if let Some(unit) = family.unit {

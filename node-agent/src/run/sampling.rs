@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc, time::Dur
 
 use aifb_schema::{
     control::Delta,
+    gateway::BUCKETS_SECONDS,
     metric,
     names::{VERSION, file},
     recipe::Load,
@@ -107,6 +108,7 @@ impl Sampling {
             show(&metric::REQUESTS, Some("failed"), sum.failed);
             show(&metric::REQUESTS_IN_FLIGHT, None, sum.in_flight);
             show(&metric::TOKENS, Some("output"), sum.output_tokens);
+            durations(&mut values, load, sum);
         }
         self.publish("loads", values);
     }
@@ -145,6 +147,25 @@ impl Sampling {
             Ok(Err(error)) => tracing::error!("ending the samples: {error}"),
             Err(_) => tracing::error!("ending the samples: not done within {patience:?}"),
         }
+    }
+}
+
+/// The histogram of a load's times so far.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn durations(values: &mut Vec<Shared>, load: &str, sum: &Delta) {
+    let Some(count) = sum.durations.last() else { return };
+    for (bound, count) in BUCKETS_SECONDS.iter().zip(&sum.durations) {
+        // OpenMetrics wants "1.0" and "+Inf".
+        let le = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
+        let labels = vec![load.to_owned(), le];
+        let family = &metric::REQUEST_DURATION_BUCKET;
+        values.push(Shared { family, labels, value: *count as f64 });
+    }
+    let seconds = Duration::from_nanos(sum.durations_ns).as_secs_f64();
+    for (family, value) in
+        [(&metric::REQUEST_DURATION_SUM, seconds), (&metric::REQUEST_DURATION_COUNT, *count as f64)]
+    {
+        values.push(Shared { family, labels: vec![load.to_owned()], value });
     }
 }
 

@@ -91,8 +91,17 @@ fn block<'a>(
     if lines.is_empty() {
         return;
     }
-    lines.sort_unstable();
-    head(out, family, &name, open);
+    match family.histogram() {
+        None => {
+            lines.sort_unstable();
+            head(out, family, &name, open);
+        }
+        // Buckets stay in the order of their bounds, and sum and count need no head of their own.
+        Some(stem) if family.name.ends_with("_bucket") => {
+            head(out, family, &format!("{}{stem}", metric::PREFIX), open);
+        }
+        Some(_) => {}
+    }
     lines.iter().for_each(|line| out.push_str(line));
 }
 

@@ -249,6 +249,7 @@ impl Coordinator {
             sum.ok += one.ok;
             sum.failed += one.failed;
             sum.output_tokens += one.output_tokens;
+            sum.add_durations(&one);
             if status.state == "running" {
                 sum.in_flight += one.in_flight;
             }
