@@ -79,8 +79,12 @@ fn gateway_url(context: &Context) -> Option<String> {
 }
 
 impl Coordinator {
-    /// Where the agents that are up show their metrics.
+    /// Where the agents that are up show their metrics; nowhere once the run ends, so that who asks
+    /// in that moment forgets them.
     pub(super) fn targets(&self) -> Vec<Group> {
+        if self.over() {
+            return Vec::new();
+        }
         let up = self.nodes.iter().filter(|node| node.state == NodeState::Up);
         targets::list(&self.record, up.map(|node| node.http.clone()).collect())
     }
@@ -90,7 +94,7 @@ impl Coordinator {
         let Some(file) = self.announced.file.clone() else { return };
         let targets = self.targets();
         if self.over() || targets == self.announced.written {
-            return;
+            return; // The file goes as a whole, at the end.
         }
         if let Ok(json) = serde_json::to_vec(&targets) {
             self.context.files.replace(&file, 0o644, json);
