@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Logs(LogsCommand),
     /// Print the report of a run
     Report(ReportArgs),
+    /// Print the results of a run for Prometheus, or push them to a Pushgateway
+    Metrics(MetricsArgs),
     /// Examples, format and meaning of recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -137,6 +139,9 @@ pub(crate) struct RunArgs {
     /// Start the services one after the other (the same as --set start=sequential)
     #[arg(long)]
     pub(crate) sequential: bool,
+    /// Pushgateway for the summary of the run (the same as --set monitor.pushgateway=URL)
+    #[arg(long, value_name = "URL")]
+    pub(crate) pushgateway: Option<String>,
     /// Whether the SPANK plugin starts the run
     #[arg(long, value_enum, default_value_t = PluginUse::Auto, value_name = "WHEN")]
     pub(crate) plugin: PluginUse,
@@ -472,6 +477,34 @@ Examples:
     Schema,
     /// Print the reference of all recipe keys (Markdown)
     Reference,
+}
+
+/// `aifb metrics`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  aifb metrics 4711 -o metrics.prom
+  aifb metrics 4711 --push --gateway-url http://monitor-node:9091
+  aifb metrics 4711 --delete              what the run left on the gateway
+Without --gateway-url: the gateway of the recipe, else PUSHGATEWAY_URL, else http://localhost:9091.")]
+pub(crate) struct MetricsArgs {
+    #[command(flatten)]
+    pub(crate) run: RunSelector,
+    /// Write them into this file instead of printing them
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Push them to a Pushgateway, in the place of what the run's group had there
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) push: bool,
+    /// Delete the run's groups on a Pushgateway
+    #[arg(long, conflicts_with_all = ["output", "push"])]
+    pub(crate) delete: bool,
+    /// The Pushgateway
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway_url: Option<String>,
+    /// The group's job [default: benchmark; for --delete that and the one of runs]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
 }
 
 /// `aifb doctor`.

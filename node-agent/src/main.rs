@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod alone;
 mod clock;
+mod export;
 mod keep;
 mod launch;
 mod logging;

@@ -190,6 +190,8 @@ pub(crate) fn nvml_field_of_all_links(
     }
     // SAFETY: the library says that it has written this member of the union.
     Ok(Some(unsafe { value.value.ullVal }))
+}
+
 /// Seconds that the node's own time is east of Greenwich at an instant, in seconds since 1970.
 pub(crate) fn zone_offset_s(epoch_s: i64) -> i64 {
     let time: libc::time_t = epoch_s;

@@ -6,6 +6,7 @@ mod env;
 mod list;
 mod load;
 mod logs;
+mod metrics;
 mod recipe;
 mod report;
 mod run;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command) -> Result<i32> {
         Command::Stop(args) => stop::run(&args),
         Command::Logs(command) => logs::run(&command),
         Command::Report(args) => report::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Recipe(command) => recipe::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),

@@ -86,9 +86,11 @@ not edit.
 Every agent records these once a sampling interval in `nodes/<node>/samples.bin` (raw counters,
 without the prefix `aifb_`) and shows the last sample on `GET /metrics`, in OpenMetrics 1.0 for who
 asks for it and else in the text format 0.0.4. Series of the whole run (`aifb_run_info`, requests,
-tokens) are on `/metrics` only.
+tokens) are on `/metrics` only. Where the recipe says so, all of them are also sent by remote write.
+A service's own metrics keep their names and stand as `engine/<name>` in `samples.bin`; see
+[monitoring](../user/monitoring.md).
 
-- Every series on `/metrics` also has the labels `run_id`, `node` and, in a Slurm job, `job`.
+- Every series that leaves the node also has the labels `run_id`, `node` and, in a Slurm job, `job`.
 - A value that cannot be read is absent, never 0; `aifb_agent_source_absent_info` says what is
   absent and why.
 - Counters begin with what they count: those of a node at its boot, those of a step, a service or

@@ -9,6 +9,9 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod exports;
+mod servers;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """A small HTTP service that misbehaves on request, for the tests of services.
 
-GET /health answers 200 or, when it is unhealthy, 503; GET / answers "hello".
+GET /health answers 200 or, when it is unhealthy, 503; GET / answers "hello"; GET /metrics is a page of
+its own Prometheus metrics, with the number of looks at it.
 """
 
 import argparse
 import http.server
+import itertools
 import os
 import signal
 import socketserver
@@ -84,6 +86,7 @@ def main():
         os._exit(0)
 
     hoard = []
+    looks = itertools.count(1)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,6 +96,9 @@ def main():
             if self.path == "/health":
                 late = args.unhealthy_after is not None and time.monotonic() - started > args.unhealthy_after
                 code, body = (503, b"no\n") if args.never_healthy or late else (200, b"ok\n")
+            if self.path == "/metrics":
+                page = f"# HELP looks_total Looks at this page\n# TYPE looks_total counter\nlooks_total {next(looks)}\n"
+                body = page.encode()
             if self.path == "/allocate" and args.allocate:
                 hoard.append(bytearray(os.urandom(1024) * (args.allocate * 1024)))
             self.send_response(code)

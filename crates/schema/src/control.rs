@@ -308,10 +308,26 @@ pub struct Delta {
     /// Requests that this worker will send in all, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<u64>,
+    /// Successful requests so far that took at most each of
+    /// [`crate::gateway::BUCKETS_SECONDS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub durations: Vec<u64>,
+    /// Their times, added up.
+    #[serde(default)]
+    pub durations_ns: u64,
     /// Times that ended since the last of these messages, as (nanoseconds, how many): those of the
     /// metric that the load's rule for a steady state looks at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<(u64, u64)>,
+}
+
+impl Delta {
+    /// Adds the times of another worker, or of another repeat.
+    pub fn add_durations(&mut self, other: &Self) {
+        self.durations.resize(self.durations.len().max(other.durations.len()), 0);
+        self.durations.iter_mut().zip(&other.durations).for_each(|(sum, count)| *sum += count);
+        self.durations_ns += other.durations_ns;
+    }
 }
 
 /// Lines from the agent to a load worker of its node.

@@ -9,6 +9,7 @@ pub mod names;
 
 #[cfg(feature = "full")]
 pub mod control;
+pub mod gateway;
 #[cfg(feature = "full")]
 pub mod logs;
 #[cfg(feature = "full")]

@@ -19,6 +19,11 @@ pub enum Kind {
     Gauge,
     /// Always 1; its labels are the news.
     Info,
+    /// Not said; only values of engines, whose own words are kept.
+    Unknown,
+    /// A part of a histogram: its `_bucket`, `_sum` or `_count`, which stand in this order in the
+    /// table. Buckets are cumulative; the label `le` is the upper bound.
+    Histogram,
 }
 
 impl Kind {
@@ -29,6 +34,8 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Info => "info",
+            Self::Unknown => "unknown",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -46,6 +53,33 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// Meaning, one sentence without a line break.
     pub help: &'static str,
+}
+
+/// Begins the name of a family that is not ours but a service's own: it is recorded as
+/// `engine/vllm:num_requests_running` and exported as `vllm:num_requests_running`. No metric name
+/// has a '/', so that none can be taken for one of ours.
+pub const ENGINE: &str = "engine/";
+
+impl Family {
+    /// The name that others see.
+    #[must_use]
+    pub fn exported(&self) -> String {
+        self.engine_name().map_or_else(|| format!("{PREFIX}{}", self.name), str::to_owned)
+    }
+
+    /// Of a part of a histogram the name of the whole, without [`PREFIX`].
+    #[must_use]
+    pub fn histogram(&self) -> Option<&'static str> {
+        let ends = ["_bucket", "_sum", "_count"];
+        let stem = ends.iter().find_map(|end| self.name.strip_suffix(end));
+        stem.filter(|_| self.kind == Kind::Histogram)
+    }
+
+    /// The service's own name for it, where it is not a family of ours.
+    #[must_use]
+    pub fn engine_name(&self) -> Option<&'static str> {
+        self.name.strip_prefix(ENGINE)
+    }
 }
 
 macro_rules! families {
@@ -68,6 +102,8 @@ macro_rules! families {
 families! {
     RUN_INFO = "run_info", Info, None, ["name", "version"],
         "What runs: name of the recipe and version of the agent.";
+    LOAD_INFO = "load_info", Info, None, ["load", "service"],
+        "A load of the recipe, and the service that it is put on.";
 
     NODE_CPU = "node_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the whole node by mode; user includes guests.";
@@ -204,6 +240,13 @@ families! {
         "Requests of a load that ended, by outcome: ok, failed.";
     REQUESTS_IN_FLIGHT = "inflight_requests", Gauge, None, ["load"],
         "Requests of a load that wait for their answer now.";
+    REQUEST_DURATION_BUCKET = "request_duration_seconds_bucket", Histogram, Some("seconds"),
+        ["load", "le"],
+        "Time of a load's successful requests to the end of their answers.";
+    REQUEST_DURATION_SUM = "request_duration_seconds_sum", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests to the end of their answers.";
+    REQUEST_DURATION_COUNT = "request_duration_seconds_count", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests to the end of their answers.";
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
         "Tokens of a load's answers so far.";
 
@@ -211,6 +254,19 @@ families! {
         "Log lines that were read to be sent, by what became of them: acknowledged, quarantined, filtered.";
     LOG_UNSENT = "log_unsent_bytes", Gauge, Some("bytes"), [],
         "Bytes of this node's logs that are not sent yet; they wait in the logs themselves.";
+    ENGINE_POLLS = "engine_polls_total", Counter, None, ["service", "replica", "outcome"],
+        "Looks at a service's own metrics, by outcome: ok, failed, skipped (the one before had not ended).";
+    ENGINE_LEFT_OUT = "engine_left_out_series", Gauge, None, ["service", "replica"],
+        "Series of a service's own metrics that were left out at the last look because a bound was reached.";
+
+    EXPORT_SAMPLES = "export_samples_total", Counter, None, ["outcome"],
+        "Values that were to be sent by remote write, by outcome: sent, refused (by the receiver), late (the clock jumped, or they are too old to be taken), dropped (no room).";
+    EXPORT_REQUESTS = "export_requests_total", Counter, None, ["outcome"],
+        "Requests of remote write, by outcome: ok, refused, failed (and tried again).";
+    EXPORT_LAG = "export_lag_seconds", Gauge, Some("seconds"), [],
+        "Time from a tick to the receiver's answer, of the last tick that it took.";
+    EXPORT_SPOOL = "export_spool_bytes", Gauge, Some("bytes"), [],
+        "Values that wait to be sent by remote write.";
 
     AGENT_CPU = "agent_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the agent itself.";
@@ -252,7 +308,8 @@ mod tests {
             let stem = match family.kind {
                 Kind::Counter => family.name.strip_suffix("_total"),
                 Kind::Info => family.name.strip_suffix("_info"),
-                Kind::Gauge => Some(family.name),
+                Kind::Gauge | Kind::Unknown => Some(family.name),
+                Kind::Histogram => family.histogram(),
             };
             let stem = stem.unwrap_or_else(|| panic!("{} lacks its suffix", family.name));
             if let Some(unit) = family.unit {

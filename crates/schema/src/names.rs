@@ -49,6 +49,10 @@ pub mod env {
     pub const JOB_ID: &str = "AIFB_JOB_ID";
     /// Folder of the programs of aifb; also put in front of `PATH`.
     pub const BIN: &str = "AIFB_BIN";
+    /// URL of a Pushgateway, where neither a flag nor the recipe names one.
+    pub const PUSHGATEWAY_URL: &str = "PUSHGATEWAY_URL";
+    /// Node with the monitoring stack; its Pushgateway counts where nobody names another.
+    pub const MONITORING_NODE: &str = "MONITORING_NODE";
     /// Rank of a load's client that runs without Slurm, set by `aifb load`.
     pub const LOCAL_RANK: &str = "AIFB_LOCAL_RANK";
     /// How many such clients there are.

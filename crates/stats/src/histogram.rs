@@ -1,5 +1,6 @@
 //! Mergeable histograms of times.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hdrhistogram::{
     Histogram as Hdr,
     serialization::{Deserializer, Serializer, V2DeflateSerializer},
@@ -60,6 +61,19 @@ impl Histogram {
     /// The times that were counted, ascending, each to the width of its bucket, and how often.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+    }
+
+    /// How many times were at most as long as each of these bounds.
+    #[must_use]
+    pub fn cumulative<const N: usize>(&self, bounds_seconds: &[f64; N]) -> [u64; N] {
+        let mut counts = [0; N];
+        for (ns, count) in self.buckets() {
+            let seconds = std::time::Duration::from_nanos(ns).as_secs_f64();
+            for (sum, bound) in counts.iter_mut().zip(bounds_seconds) {
+                *sum += if seconds <= *bound { count } else { 0 };
+            }
+        }
+        counts
     }
 
     /// Counts all times of `other`.
@@ -160,6 +174,20 @@ impl Histogram {
     }
 }
 
+/// The histogram of one tag in an HdrHistogram log, such as a worker's `.hdr` file; `None` where it
+/// has none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn of_log(log: &str, tag: &str) -> Result<Option<Histogram>, DecodeError> {
+    let of_tag =
+        |line: &str| line.strip_prefix("Tag=")?.strip_prefix(tag)?.starts_with(',').then_some(());
+    let Some(line) = log.lines().find(|line| of_tag(line).is_some()) else { return Ok(None) };
+    let code = line.rsplit(',').next().unwrap_or_default();
+    let bytes = STANDARD.decode(code).map_err(|error| DecodeError(error.to_string()))?;
+    Histogram::decode(&bytes).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,5 +274,27 @@ mod tests {
         assert!(histogram.max().unwrap() >= HIGHEST_NS);
         assert_eq!(Histogram::new().max(), None);
         assert_eq!(Histogram::new().quantile(Quantile::P50), None);
+    }
+
+    #[test]
+    fn a_tag_of_a_log_is_found_by_its_whole_name() {
+        let mut histogram = Histogram::new();
+        histogram.record(5_000_000);
+        let code = STANDARD.encode(histogram.encode().unwrap());
+        let log = format!(
+            "#aifb {{}}\nTag=totals,0.000,1.000,0.1,AAAA\nTag=total,0.000,1.000,0.1,{code}\n"
+        );
+        assert_eq!(of_log(&log, "total").unwrap(), Some(histogram));
+        assert_eq!(of_log(&log, "tot").unwrap(), None);
+        assert!(of_log(&log, "totals").is_err());
+    }
+
+    #[test]
+    fn cumulative_counts_are_of_all_below_a_bound() {
+        let mut histogram = Histogram::new();
+        for ms in [2, 2, 50, 20_000] {
+            histogram.record(ms * 1_000_000);
+        }
+        assert_eq!(histogram.cumulative(&[0.001, 0.01, 0.1, f64::INFINITY]), [0, 2, 3, 4]);
     }
 }

@@ -20,7 +20,10 @@ use std::{
     },
 };
 
-use aifb_schema::result::SeriesPoint;
+use aifb_schema::{
+    gateway::{BUCKETS_SECONDS, Buckets},
+    result::SeriesPoint,
+};
 use aifb_stats::{histogram::Histogram, stopping::Figures};
 use checkpoint::{ClientState, WorkerRecord};
 use row::Row;
@@ -65,6 +68,10 @@ pub(crate) struct Progress {
     pub(crate) planned: AtomicU64,
     /// Sent in the warm-up.
     pub(crate) warmup: AtomicU64,
+    /// Succeeded in the measured part, by time to the end of the answer: cumulative.
+    pub(crate) durations: [AtomicU64; BUCKETS_SECONDS.len()],
+    /// These times, added up.
+    pub(crate) durations_ns: AtomicU64,
     /// Times that ended since somebody looked last, of the metric that is watched: (nanoseconds,
     /// how many).
     pub(crate) recent: Mutex<Vec<(u64, u64)>>,
@@ -124,6 +131,25 @@ pub(crate) struct Recorder {
     template: WorkerRecord,
     series: Series,
     watched: Option<Watched>,
+    durations: Durations,
+}
+
+/// Times to the end of the answer, of all successful requests of the measured part.
+#[derive(Debug, Default)]
+struct Durations {
+    /// At most each bucket's bound.
+    counts: Buckets,
+    sum_ns: u64,
+}
+
+impl Durations {
+    fn add(&mut self, ns: u64) {
+        let seconds = aifb_stats::distribution::seconds(ns);
+        for (count, bound) in self.counts.iter_mut().zip(BUCKETS_SECONDS) {
+            *count += u64::from(seconds <= bound);
+        }
+        self.sum_ns += ns;
+    }
 }
 
 /// The times of a metric since the last hand-over.
@@ -159,6 +185,7 @@ impl Recorder {
             template,
             series: Series::default(),
             watched: None,
+            durations: Durations::default(),
         })
     }
 
@@ -204,6 +231,9 @@ impl Recorder {
             self.examples.entry(class).or_insert(message);
         }
         self.batch.histograms.add(&row);
+        if row.phase == Phase::Measure && row.outcome == row::Outcome::Ok {
+            row.total().into_iter().for_each(|ns| self.durations.add(ns));
+        }
         if let Some(watched) = &mut self.watched
             && row.phase == Phase::Measure
             && row.outcome == row::Outcome::Ok
@@ -232,6 +262,9 @@ impl Recorder {
         set(&self.progress.in_flight, self.in_flight);
         set(&self.progress.output_tokens, self.tally.output_tokens);
         set(&self.progress.warmup, self.tally.warmup);
+        let counts = self.progress.durations.iter().zip(self.durations.counts);
+        counts.for_each(|(place, count)| set(place, count));
+        set(&self.progress.durations_ns, self.durations.sum_ns);
     }
 
     fn record(&self, client: ClientState) -> WorkerRecord {

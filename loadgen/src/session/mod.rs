@@ -363,6 +363,8 @@ fn delta(progress: &Progress, started: Instant) -> Delta {
         in_flight: of(&progress.in_flight),
         output_tokens: of(&progress.output_tokens),
         planned: Some(of(&progress.planned)).filter(|planned| *planned > 0),
+        durations: progress.durations.iter().map(of).collect(),
+        durations_ns: of(&progress.durations_ns),
         recent: progress.take_recent(),
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     launch,
     problem::{self, complain},
-    sample::{Config, Handle, NVML_LIBRARY, PERIOD_MIN, Sampler, Watched},
+    sample::{Attached, Config, Handle, NVML_LIBRARY, PERIOD_MIN, Sampler, Watched},
 };
 use summary::Summary;
 
@@ -131,7 +131,8 @@ async fn sample(arguments: &Arguments, file: PathBuf) -> anyhow::Result<()> {
         watched.set(name, replica, *pid);
     }
     let handle: Shared = Rc::default();
-    *handle.borrow_mut() = Some(Sampler::start(config(arguments, file)?, watched)?);
+    *handle.borrow_mut() =
+        Some(Sampler::start(config(arguments, file)?, watched, Attached::default())?);
     if let Some(listener) = listener {
         spawn_local(serve::serve(listener, Rc::clone(&handle)));
     }

@@ -4,25 +4,39 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc, time::Dur
 
 use aifb_schema::{
     control::Delta,
+    gateway::BUCKETS_SECONDS,
     logs::{LogLedger, LogStream},
     metric,
     names::{VERSION, file},
+    recipe::Load,
     units::Span,
 };
 
-use super::context::Context;
-use crate::sample::{Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched};
+use super::{context::Context, secrets};
+use crate::{
+    export::{
+        engine::Engines,
+        remote::{self, RemoteWrite},
+    },
+    sample::{Attached, Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched},
+};
 
 /// Longest time for the last sample and the end of the record.
 const STOP_PATIENCE: Duration = Duration::from_millis(1_000);
 
+/// The same where the last values are also sent.
+const SEND_PATIENCE: Duration = remote::FLUSH.saturating_add(Duration::from_millis(300));
+
 /// Numbers of the node and its services.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Sampling {
     watched: Watched,
+    engines: Engines,
     handle: Rc<RefCell<Option<Handle>>>,
     /// Time between samples, outside and inside the measured phase of a load.
     periods: [Duration; 2],
+    /// Whether samples are also sent elsewhere.
+    sends: bool,
     /// Seconds to health by service and replica.
     ready: Rc<RefCell<BTreeMap<(String, u32), f64>>>,
 }
@@ -45,11 +59,13 @@ impl Sampling {
             sys_root: PathBuf::from("/sys"),
             nvml: Some(PathBuf::from(NVML_LIBRARY)),
         };
-        let handle = match Sampler::start(config, watched.clone()) {
+        let engines = Engines::default();
+        let mut attached = Attached { sources: vec![Box::new(engines.clone())], sink: None };
+        attach_remote_write(&mut attached, context, &config);
+        let sends = attached.sink.is_some();
+        let handle = match Sampler::start(config, watched.clone(), attached) {
             Ok(handle) => {
-                let labels = vec![context.record.name.clone(), VERSION.to_owned()];
-                let info = Shared { family: &metric::RUN_INFO, labels, value: 1.0 };
-                handle.publish("run", vec![info]);
+                handle.publish("run", about(context));
                 Some(handle)
             }
             Err(error) => {
@@ -57,7 +73,13 @@ impl Sampling {
                 None
             }
         };
-        Self { watched, handle: Rc::new(RefCell::new(handle)), periods, ready: Rc::default() }
+        let handle = Rc::new(RefCell::new(handle));
+        Self { watched, engines, sends, handle, periods, ready: Rc::default() }
+    }
+
+    /// From now on the page at `url` shows this replica's own metrics.
+    pub(crate) fn engine(&self, service: &str, replica: u32, url: String) {
+        self.engines.set(service, replica, url);
     }
 
     /// From now on `root` and all that descends from it is this replica.
@@ -101,6 +123,7 @@ impl Sampling {
             show(&metric::REQUESTS, Some("failed"), sum.failed);
             show(&metric::REQUESTS_IN_FLIGHT, None, sum.in_flight);
             show(&metric::TOKENS, Some("output"), sum.output_tokens);
+            durations(&mut values, load, sum);
         }
         self.publish("loads", values);
     }
@@ -133,6 +156,7 @@ impl Sampling {
     /// The replica is gone.
     pub(crate) fn unwatch(&self, service: &str, replica: u32) {
         self.watched.remove(service, replica);
+        self.engines.remove(service, replica);
     }
 
     /// The present numbers for a scraper that accepts `accept`: content type and text.
@@ -150,11 +174,67 @@ impl Sampling {
     pub(crate) async fn stop(&self) {
         let Some(handle) = self.handle.borrow_mut().take() else { return };
         let stopping = tokio::task::spawn_blocking(move || handle.stop());
-        match tokio::time::timeout(STOP_PATIENCE, stopping).await {
+        let patience = if self.sends { SEND_PATIENCE } else { STOP_PATIENCE };
+        match tokio::time::timeout(patience, stopping).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::error!("ending the samples: {error:#}"),
             Ok(Err(error)) => tracing::error!("ending the samples: {error}"),
-            Err(_) => tracing::error!("ending the samples: the file system does not answer"),
+            Err(_) => tracing::error!("ending the samples: not done within {patience:?}"),
         }
+    }
+}
+
+/// The histogram of a load's times so far.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn durations(values: &mut Vec<Shared>, load: &str, sum: &Delta) {
+    let Some(count) = sum.durations.last() else { return };
+    for (bound, count) in BUCKETS_SECONDS.iter().zip(&sum.durations) {
+        // OpenMetrics wants "1.0" and "+Inf".
+        let le = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
+        let labels = vec![load.to_owned(), le];
+        let family = &metric::REQUEST_DURATION_BUCKET;
+        values.push(Shared { family, labels, value: *count as f64 });
+    }
+    let seconds = Duration::from_nanos(sum.durations_ns).as_secs_f64();
+    for (family, value) in
+        [(&metric::REQUEST_DURATION_SUM, seconds), (&metric::REQUEST_DURATION_COUNT, *count as f64)]
+    {
+        values.push(Shared { family, labels: vec![load.to_owned()], value });
+    }
+}
+
+/// What runs, and what the loads are for.
+fn about(context: &Context) -> Vec<Shared> {
+    let info = |family, labels| Shared { family, labels, value: 1.0 };
+    let recipe = &context.recipe;
+    let first = recipe.services.first().map(|service| &service.name);
+    let of_load = |load: &Load| {
+        let service = load.service.as_ref().or(first)?;
+        Some(info(&metric::LOAD_INFO, vec![load.name.to_string(), service.to_string()]))
+    };
+    let run = vec![context.record.name.clone(), VERSION.to_owned()];
+    let mut values = vec![info(&metric::RUN_INFO, run)];
+    values.extend(recipe.load.iter().filter_map(of_load));
+    values
+}
+
+/// Sends every sample to the recipe's receiver. Without that the run goes on all the same.
+fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Config) {
+    let Some(receiver) = &context.recipe.monitor.remote_write else { return };
+    let mut start = || -> anyhow::Result<()> {
+        let token = receiver.token.as_ref();
+        let token = token.map(|source| secrets::read(source, context)).transpose()?;
+        let (sink, own) = RemoteWrite::start(remote::Config {
+            url: receiver.url.clone(),
+            token,
+            common: config.common_labels(),
+            spool: std::env::temp_dir(),
+        })?;
+        attached.sink = Some(Box::new(sink));
+        attached.sources.push(Box::new(own));
+        Ok(())
+    };
+    if let Err(error) = start() {
+        tracing::error!("remote write could not be started: {error:#}");
     }
 }

@@ -9,10 +9,13 @@ use std::{
 };
 
 use aifb_schema::{
-    recipe::{EnvValue, GENERATE, Service, is_secret_name, preset},
+    recipe::{
+        EnvValue, GENERATE, SecretEnv, SecretFile, SecretSource, Service, is_secret_name, preset,
+    },
     run::{Failure, Owner},
     snapshot::sha256_hex,
 };
+use anyhow::{Context as _, anyhow};
 
 use super::context::Context;
 
@@ -134,22 +137,40 @@ impl Resolver {
             Failure::new(Owner::Recipe, part, reason)
                 .with_hint("the file must be readable by you on the nodes of the job")
         };
-        let read = || -> io::Result<String> {
-            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-            let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(&full)?;
-            if !file.metadata()?.is_file() {
-                return Err(io::Error::other("not a regular file"));
-            }
-            let mut text = String::new();
-            io::Read::read_to_string(&mut io::Read::take(file, SECRET_MAX), &mut text)?;
-            Ok(text)
-        };
-        let text = read().map_err(|error| wrong(error.to_string()))?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        if text.is_empty() || text.contains('\0') {
-            return Err(wrong("it is empty or not text".to_owned()));
+        read_file(&full).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+/// The secret in a file, without the end of its line.
+fn read_file(path: &Path) -> io::Result<String> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, SECRET_MAX), &mut text)?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() || text.contains('\0') {
+        return Err(io::Error::other("it is empty or not text"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A secret of a receiver.
+///
+/// # Errors
+/// It is not there; the text names its place, never its value.
+pub(crate) fn read(source: &SecretSource, context: &Context) -> anyhow::Result<String> {
+    match source {
+        SecretSource::File(SecretFile { secret_file }) => {
+            let full = expand(secret_file, context.submit_dir(), &context.environment);
+            read_file(&full).with_context(|| format!("reading secret file '{secret_file}'"))
         }
-        Ok(text.to_owned())
+        SecretSource::Env(SecretEnv { secret_env }) => {
+            let found = context.environment.get(secret_env).cloned();
+            found.ok_or_else(|| anyhow!("the job has no variable '{secret_env}'"))
+        }
     }
 }
 

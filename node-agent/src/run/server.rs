@@ -1,14 +1,18 @@
 //! The agent's HTTP server.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::Write as _, rc::Rc, sync::Arc, time::Duration};
 
 use aifb_schema::control::{ClockReading, LINE_MAX, NodeReport};
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap,
+        HeaderValue,
+    },
     server::conn::http1,
     service::service_fn,
 };
@@ -80,7 +84,9 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
-        let open = path == "/metrics" && !self.context.recipe.monitor.metrics_token;
+        // What Prometheus asks, with which nothing can be done.
+        let open = matches!(path.as_str(), "/metrics" | "/v1/targets")
+            && !self.context.recipe.monitor.metrics_token;
         if !open && !authorised(request.headers(), &self.context.token) {
             return plain(StatusCode::UNAUTHORIZED, "the run's token is needed");
         }
@@ -90,10 +96,12 @@ impl Server {
                 json(&ClockReading { mono_ns: clock::mono_ns(), epoch_ns: clock::epoch_ns() })
             }
             (_, "/v1/logging") => self.logging(request).await,
-            (_, "/v1/status" | "/v1/join" | "/v1/poll" | "/v1/stop") => match &self.coordinator {
-                Some(coordinator) => ask(coordinator, &path, request).await,
-                None => plain(StatusCode::MISDIRECTED_REQUEST, "not the coordinator"),
-            },
+            (_, "/v1/status" | "/v1/targets" | "/v1/join" | "/v1/poll" | "/v1/stop") => {
+                match &self.coordinator {
+                    Some(coordinator) => ask(coordinator, &path, request).await,
+                    None => plain(StatusCode::MISDIRECTED_REQUEST, "not the coordinator"),
+                }
+            }
             _ => plain(StatusCode::NOT_FOUND, "no such page"),
         }
     }
@@ -115,10 +123,33 @@ impl Server {
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Answer {
-        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let (kind, bytes) = self.sampling.metrics(accept);
-        respond(StatusCode::OK, &kind, bytes)
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let (kind, bytes) = self.sampling.metrics(text(ACCEPT));
+        if !accepts_gzip(text(ACCEPT_ENCODING)) {
+            return respond(StatusCode::OK, &kind, bytes);
+        }
+        let mut answer = respond(StatusCode::OK, &kind, gzip(&bytes));
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        answer
     }
+}
+
+/// Whether an `Accept-Encoding` header takes gzip.
+fn accepts_gzip(header: &str) -> bool {
+    header.split(',').any(|choice| {
+        let mut parts = choice.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f64>().ok());
+        name.eq_ignore_ascii_case("gzip") && quality.unwrap_or(1.0) > 0.0
+    })
+}
+
+/// Compressed with the least effort: names repeat, and the node's CPU belongs to the job.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
+    // Writing to memory cannot fail.
+    let _infallible = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
 }
 
 /// Requests that the coordinator answers.
@@ -126,6 +157,10 @@ async fn ask(coordinator: &Handle, path: &str, request: Request<Incoming>) -> An
     match (request.method(), path) {
         (&Method::GET, "/v1/status") => match coordinator.status().await {
             Some(status) => json(&status),
+            None => ending(),
+        },
+        (&Method::GET, "/v1/targets") => match coordinator.targets().await {
+            Some(targets) => json(&targets),
             None => ending(),
         },
         (&Method::POST, "/v1/stop") => {
@@ -190,6 +225,19 @@ fn respond(status: StatusCode, kind: &str, bytes: Vec<u8>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gzip_is_for_who_asks() {
+        for (header, gzip) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+            ("", false),
+        ] {
+            assert_eq!(accepts_gzip(header), gzip, "{header}");
+        }
+    }
 
     #[test]
     fn only_the_whole_token_opens() {

@@ -1,8 +1,8 @@
 //! `/metrics`: OpenMetrics 1.0 for who asks for it, else the text format 0.0.4.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use aifb_schema::metric::{self, Family, Kind, PREFIX};
+use aifb_schema::metric::{self, Family, Kind};
 
 use super::table::SeriesInfo;
 
@@ -14,10 +14,10 @@ pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One value to show.
 #[derive(Debug, Clone)]
-pub(super) struct Shown {
-    pub(super) family: &'static Family,
-    pub(super) labels: Vec<(&'static str, String)>,
-    pub(super) value: f64,
+pub(crate) struct Shown {
+    pub(crate) family: &'static Family,
+    pub(crate) labels: Vec<(&'static str, String)>,
+    pub(crate) value: f64,
 }
 
 impl Shown {
@@ -52,21 +52,25 @@ pub(super) fn prefers_open_metrics(accept: &str) -> bool {
     open > 0.0 && open >= text
 }
 
-/// Writes all values, grouped by family, each with the common labels.
+/// Writes all values, grouped by family, each with the common labels: ours in the order of their
+/// table, then those of engines by name.
 pub(super) fn encode(values: &[Shown], common: &[(&'static str, String)], open: bool) -> Vec<u8> {
     let mut out = String::with_capacity(values.len() * 128);
     for family in metric::ALL {
-        let mut lines: Vec<_> = values
-            .iter()
-            .filter(|shown| std::ptr::eq(shown.family, *family))
-            .map(|shown| line(shown, common))
-            .collect();
-        if lines.is_empty() {
-            continue;
+        let of_family = values.iter().filter(|shown| std::ptr::eq(shown.family, *family));
+        block(&mut out, family, of_family, common, open);
+    }
+    // An engine's family stands once for each set of label names.
+    let mut engines: BTreeMap<&str, Vec<&Shown>> = BTreeMap::new();
+    for shown in values {
+        if let Some(name) = shown.family.engine_name() {
+            engines.entry(name).or_default().push(shown);
         }
-        lines.sort_unstable();
-        head(&mut out, family, open);
-        lines.iter().for_each(|line| out.push_str(line));
+    }
+    for of_name in engines.values() {
+        if let Some(first) = of_name.first() {
+            block(&mut out, first.family, of_name.iter().copied(), common, open);
+        }
     }
     if open {
         out.push_str("# EOF\n");
@@ -74,25 +78,51 @@ pub(super) fn encode(values: &[Shown], common: &[(&'static str, String)], open: 
     out.into_bytes()
 }
 
-/// HELP, TYPE and UNIT. OpenMetrics names a family without the suffix of its type.
-fn head(out: &mut String, family: &Family, open: bool) {
-    let (name, kind) = match (family.kind, open) {
-        (Kind::Counter, true) => {
-            (family.name.strip_suffix("_total").unwrap_or(family.name), "counter")
+/// One family and all its values; nothing where it has none.
+fn block<'a>(
+    out: &mut String,
+    family: &Family,
+    values: impl Iterator<Item = &'a Shown>,
+    common: &[(&'static str, String)],
+    open: bool,
+) {
+    let name = family.exported();
+    let mut lines: Vec<String> = values.map(|shown| line(&name, shown, common)).collect();
+    if lines.is_empty() {
+        return;
+    }
+    match family.histogram() {
+        None => {
+            lines.sort_unstable();
+            head(out, family, &name, open);
         }
-        (Kind::Info, true) => (family.name.strip_suffix("_info").unwrap_or(family.name), "info"),
-        (Kind::Info, false) => (family.name, "gauge"),
-        (kind, _) => (family.name, kind.as_str()),
+        // Buckets stay in the order of their bounds, and sum and count need no head of their own.
+        Some(stem) if family.name.ends_with("_bucket") => {
+            head(out, family, &format!("{}{stem}", metric::PREFIX), open);
+        }
+        Some(_) => {}
+    }
+    lines.iter().for_each(|line| out.push_str(line));
+}
+
+/// HELP, TYPE and UNIT. OpenMetrics names a family without the suffix of its type.
+fn head(out: &mut String, family: &Family, name: &str, open: bool) {
+    let (name, kind) = match (family.kind, open) {
+        (Kind::Counter, true) => (name.strip_suffix("_total").unwrap_or(name), "counter"),
+        (Kind::Info, true) => (name.strip_suffix("_info").unwrap_or(name), "info"),
+        (Kind::Info, false) => (name, "gauge"),
+        (Kind::Unknown, false) => (name, "untyped"),
+        (kind, _) => (name, kind.as_str()),
     };
-    let _infallible = writeln!(out, "# HELP {PREFIX}{name} {}", escape_help(family.help, open));
-    let _infallible = writeln!(out, "# TYPE {PREFIX}{name} {kind}");
+    let _infallible = writeln!(out, "# HELP {name} {}", escape_help(family.help, open));
+    let _infallible = writeln!(out, "# TYPE {name} {kind}");
     if let (Some(unit), true) = (family.unit, open) {
-        let _infallible = writeln!(out, "# UNIT {PREFIX}{name} {unit}");
+        let _infallible = writeln!(out, "# UNIT {name} {unit}");
     }
 }
 
-fn line(shown: &Shown, common: &[(&'static str, String)]) -> String {
-    let mut line = format!("{PREFIX}{}{{", shown.family.name);
+fn line(name: &str, shown: &Shown, common: &[(&'static str, String)]) -> String {
+    let mut line = format!("{name}{{");
     for (at, (key, value)) in common.iter().chain(&shown.labels).enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let _infallible = write!(line, "{comma}{key}=\"{}\"", escape_label(value));

@@ -51,9 +51,9 @@ use aifb_schema::metric::Family;
 use anyhow::Context as _;
 
 use collect::Collectors;
-use exposition::Shown;
+pub(crate) use exposition::Shown;
 use grid::Grid;
-use table::SeriesInfo;
+pub(crate) use table::{SeriesInfo, Tick};
 use ticker::{Order, Ticker};
 
 /// Shortest period: below that the cost would disturb what is measured.
@@ -83,6 +83,16 @@ pub struct Config {
     pub sys_root: PathBuf,
     /// NVIDIA's management library; absent: GPUs are not looked for.
     pub nvml: Option<PathBuf>,
+}
+
+impl Config {
+    /// Labels of every series that leaves this node.
+    #[must_use]
+    pub fn common_labels(&self) -> Vec<(&'static str, String)> {
+        let mut common = vec![("run_id", self.run_id.clone()), ("node", self.node.clone())];
+        common.extend(self.job_id.map(|job| ("job", job.to_string())));
+        common
+    }
 }
 
 /// The service replicas of this node, by their root process. Clones share one list.
@@ -138,6 +148,41 @@ pub struct Shared {
     pub value: f64,
 }
 
+/// Values that come from elsewhere and are sampled with the others.
+pub(crate) trait Source: Send {
+    /// Puts the present ones; it waits for nothing.
+    fn collect(&mut self, tick: &mut Tick<'_>);
+}
+
+/// All values of one tick.
+pub(crate) struct Batch {
+    /// Wall clock.
+    pub(crate) epoch_ns: u64,
+    /// What was sampled.
+    pub(crate) sampled: Vec<(Arc<SeriesInfo>, f64)>,
+    /// What others published.
+    pub(crate) published: Vec<Shown>,
+}
+
+/// Sends samples elsewhere. Nobody waits for it but at the very end.
+pub(crate) trait Sink: Send {
+    /// Takes a tick; where there is no room it is lost and counted.
+    fn take(&mut self, batch: Batch);
+    /// There will be no further tick; it does not wait.
+    fn end(&mut self);
+    /// Waits until all is sent, for a bounded time.
+    fn wait(&mut self);
+}
+
+/// What takes part in sampling besides the collectors.
+#[derive(Default)]
+pub(crate) struct Attached {
+    /// Where further values come from.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// Where samples are sent.
+    pub(crate) sink: Option<Box<dyn Sink>>,
+}
+
 /// What `/metrics` shows: the last sample, and what others published.
 #[derive(Debug, Default)]
 struct Board {
@@ -163,15 +208,18 @@ impl Sampler {
     ///
     /// # Errors
     /// If the record exists or cannot be made, or a thread cannot be started.
-    pub fn start(config: Config, watched: Watched) -> anyhow::Result<Handle> {
-        let mut common = vec![("run_id", config.run_id.clone()), ("node", config.node.clone())];
-        common.extend(config.job_id.map(|job| ("job", job.to_string())));
+    pub(crate) fn start(
+        config: Config,
+        watched: Watched,
+        attached: Attached,
+    ) -> anyhow::Result<Handle> {
+        let common = config.common_labels();
         let board = Arc::new(Mutex::new(Board::default()));
         let recorder = record::Recorder::create(&config.file)?;
         let (orders, received) = channel();
         let grid = Grid::from_now(config.period.max(PERIOD_MIN));
         let collectors = Collectors::new(&config, watched).with_asides(&config, grid)?;
-        let ticker = Ticker::new(grid, collectors, Arc::clone(&board), recorder);
+        let ticker = Ticker::new(grid, collectors, Arc::clone(&board), recorder, attached);
         let thread = thread::Builder::new()
             .name("sampler".into())
             .spawn(move || ticker.run(&received))

@@ -20,10 +20,11 @@ const FORGET_TICKS: u64 = 120;
 
 /// A series: one family with one set of label values.
 #[derive(Debug)]
-pub(super) struct SeriesInfo {
-    pub(super) id: u32,
-    pub(super) family: &'static Family,
-    pub(super) labels: Vec<(&'static str, String)>,
+pub(crate) struct SeriesInfo {
+    /// Number within the record.
+    pub(crate) id: u32,
+    pub(crate) family: &'static Family,
+    pub(crate) labels: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(super) struct Table {
 
 /// The values of one tick.
 #[derive(Debug)]
-pub(super) struct Tick<'a> {
+pub(crate) struct Tick<'a> {
     table: &'a mut Table,
     values: Vec<(Arc<SeriesInfo>, f64)>,
     dropped: u64,
@@ -101,7 +102,7 @@ impl Table {
 impl Tick<'_> {
     /// Records a value. Values that are no numbers, and a second value of one series, are left
     /// out.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         family: &'static Family,
         labels: &[(&'static str, &str)],
@@ -121,7 +122,7 @@ impl Tick<'_> {
 
     /// Records a count.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53: 9 PB, or 104 days in ns")]
-    pub(super) fn put_u64(
+    pub(crate) fn put_u64(
         &mut self,
         family: &'static Family,
         labels: &[(&'static str, &str)],
@@ -155,8 +156,14 @@ impl Table {
     ) -> Option<Arc<SeriesInfo>> {
         self.key.clear();
         self.key.push_str(family.name);
-        for (_, value) in labels {
+        let foreign = family.engine_name().is_some();
+        for (name, value) in labels {
             self.key.push('\0');
+            if foreign {
+                // Families of ours have one set of label names each, those of engines may not.
+                self.key.push_str(name);
+                self.key.push('=');
+            }
             self.key.push_str(value);
         }
         if let Some(entry) = self.entries.get_mut(self.key.as_str()) {

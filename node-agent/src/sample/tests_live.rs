@@ -16,7 +16,7 @@ use aifb_schema::{
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use super::{Config, Sampler, Shared, Watched, fixture::FakeNode};
+use super::{Attached, Config, Sampler, Shared, Watched, fixture::FakeNode};
 
 /// Longest wait for something that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ fn a_run_on_this_machine_is_recorded_and_shown() {
     let service = Service::start();
     watched.set("llm", 0, service.0.id());
     let start = Instant::now();
-    let handle = Sampler::start(config.clone(), watched.clone()).unwrap();
+    let handle = Sampler::start(config.clone(), watched.clone(), Attached::default()).unwrap();
     let user = |recording: &Recording| {
         last(recording, "service_cpu_seconds_total", ("mode", "user")).unwrap_or(0.0)
     };
@@ -129,7 +129,7 @@ fn a_run_on_this_machine_is_recorded_and_shown() {
     assert!(recording.ended && recording.torn_bytes == 0);
     let monos: Vec<u64> = recording.samples.iter().map(|sample| sample.mono_ns).collect();
     assert!(monos.is_sorted_by(|a, b| a < b));
-    let again = Sampler::start(config, watched).unwrap_err();
+    let again = Sampler::start(config, watched, Attached::default()).unwrap_err();
     assert!(format!("{again:#}").contains("samples.bin': File exists"), "{again:#}");
 }
 
@@ -137,7 +137,7 @@ fn a_run_on_this_machine_is_recorded_and_shown() {
 fn two_samples_at_least_however_short_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { period: Duration::from_secs(3600), ..live(folder.path()) };
-    let handle = Sampler::start(config.clone(), Watched::default()).unwrap();
+    let handle = Sampler::start(config.clone(), Watched::default(), Attached::default()).unwrap();
     wait_for(&config.file, |recording| recording.samples.len() == 1);
     handle.stop().unwrap();
     let recording = samples::read(&fs::read(&config.file).unwrap()).unwrap();
@@ -151,7 +151,7 @@ fn a_source_that_holds_the_tick_up_shows_as_a_gap() {
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
     fs::hard_link(&pipe, node.path("proc/schedstat")).unwrap();
     let config = Config { period: Duration::from_millis(100), ..node.config() };
-    let handle = Sampler::start(config.clone(), Watched::default()).unwrap();
+    let handle = Sampler::start(config.clone(), Watched::default(), Attached::default()).unwrap();
     // The first tick now waits for somebody who opens the other end.
     std::thread::sleep(Duration::from_millis(450));
     assert_eq!(fs::read(&config.file).unwrap(), b"");

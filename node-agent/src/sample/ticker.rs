@@ -15,7 +15,7 @@ use aifb_schema::{
 };
 
 use super::{
-    Board, clock,
+    Attached, Batch, Board, clock,
     collect::Collectors,
     grid::Grid,
     lock,
@@ -33,12 +33,12 @@ pub(super) enum Order {
 }
 
 /// Ticks, collects, hands over.
-#[derive(Debug)]
 pub(super) struct Ticker {
     grid: Grid,
     collectors: Collectors,
     board: Arc<Mutex<Board>>,
     recorder: Recorder,
+    attached: Attached,
     table: Table,
     /// Ticks without a sample since the last recorded one.
     gap: u32,
@@ -55,12 +55,14 @@ impl Ticker {
         collectors: Collectors,
         board: Arc<Mutex<Board>>,
         recorder: Recorder,
+        attached: Attached,
     ) -> Self {
         Self {
             grid,
             collectors,
             board,
             recorder,
+            attached,
             table: Table::default(),
             gap: 0,
             missed: 0,
@@ -90,12 +92,19 @@ impl Ticker {
         }
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    fn finish(mut self) -> anyhow::Result<()> {
         lock(&self.board).sample.clear();
+        if let Some(sink) = &mut self.attached.sink {
+            sink.end();
+        }
         let mut end = Vec::new();
         Frame::End { epoch_ns: clock::epoch_ns() }.encode(&mut end);
         let taken = self.recorder.push(end);
-        self.recorder.close()?;
+        let closed = self.recorder.close();
+        if let Some(sink) = &mut self.attached.sink {
+            sink.wait();
+        }
+        closed?;
         anyhow::ensure!(taken, "there was no room for the end of the record of samples");
         Ok(())
     }
@@ -109,6 +118,9 @@ impl Ticker {
         }
         let mut tick = self.table.begin();
         self.collectors.collect(&mut tick, mono_ns);
+        for source in &mut self.attached.sources {
+            source.collect(&mut tick);
+        }
         let jumps = self.jumps.note(mono_ns, epoch_ns);
         tick.put_u64(&metric::NODE_CLOCK_JUMPS, &[], jumps);
         put_own(&mut tick, mono_ns.saturating_sub(deadline), self.missed, self.collect_ns);
@@ -130,7 +142,15 @@ impl Ticker {
             self.count_missed(1);
             self.table.declare_again();
         }
-        lock(&self.board).sample = values;
+        let mut board = lock(&self.board);
+        let Some(sink) = &mut self.attached.sink else {
+            board.sample = values;
+            return;
+        };
+        board.sample.clone_from(&values);
+        let published = board.published.values().flatten().cloned().collect();
+        drop(board);
+        sink.take(Batch { epoch_ns, sampled: values, published });
     }
 
     fn count_missed(&mut self, ticks: u64) {

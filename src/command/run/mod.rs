@@ -23,6 +23,7 @@ pub(super) fn run(args: &RunArgs) -> Result<i32> {
     if args.sequential {
         sets.push("start=sequential".into());
     }
+    sets.extend(args.pushgateway.iter().map(|url| format!("monitor.pushgateway={url}")));
     let prepared =
         programs::prepare(&args.input.recipe, &sets, args.root.runs.as_deref(), Wait::Healthy);
     let prepared = match prepared {

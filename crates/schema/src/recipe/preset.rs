@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Health, Port, Service, ServiceKind};
+use super::{EngineMetrics, Health, Port, Service, ServiceKind};
 use crate::units::Span;
 
 /// How health is probed.
@@ -40,8 +40,8 @@ pub struct Preset {
     pub ports: &'static [&'static str],
     /// Scheme of the URL.
     pub scheme: &'static str,
-    /// Path of the engine's own Prometheus metrics.
-    pub metrics: Option<&'static str>,
+    /// The engine's own Prometheus metrics: path, and name of the port where it is not the main one.
+    pub metrics: Option<(&'static str, Option<&'static str>)>,
     probe: ProbeDefault,
     deadline: Duration,
 }
@@ -84,6 +84,7 @@ const TRITON: Preset = Preset {
         "--metrics-port={port:metrics}",
     ],
     ports: &["grpc", "metrics"],
+    metrics: Some(("/metrics", Some("metrics"))),
     probe: ProbeDefault::Http("/v2/health/ready"),
     deadline: Duration::from_secs(15 * MINUTE),
     ..BASE
@@ -97,7 +98,7 @@ pub fn preset(kind: ServiceKind) -> Preset {
             command: &["llama-server"],
             args: &["--host", "{host}", "--port", "{port}", "--model", "{model}", "--metrics"],
             port: 8080,
-            metrics: Some("/metrics"),
+            metrics: Some(("/metrics", None)),
             probe: ProbeDefault::Http("/health"),
             ..BASE
         },
@@ -118,7 +119,7 @@ pub fn preset(kind: ServiceKind) -> Preset {
             image: Some("docker://vllm/vllm-openai:latest"),
             command: &["vllm", "serve", "{model}"],
             args: &["--host", "{host}", "--port", "{port}"],
-            metrics: Some("/metrics"),
+            metrics: Some(("/metrics", None)),
             probe: ProbeDefault::Http("/health"),
             deadline: Duration::from_secs(15 * MINUTE),
             ..BASE
@@ -243,6 +244,16 @@ impl Service {
         let mut ports: BTreeMap<String, Port> = own.collect();
         ports.extend(self.ports.iter().map(|(name, port)| (name.clone(), *port)));
         ports
+    }
+
+    /// Where it shows its own Prometheus metrics: the recipe's word, else the preset's.
+    #[must_use]
+    pub fn engine_metrics(&self) -> Option<EngineMetrics> {
+        let of_preset = || {
+            let (path, port) = preset(self.kind).metrics?;
+            Some(EngineMetrics { path: path.to_owned(), port: port.map(str::to_owned) })
+        };
+        self.metrics.clone().or_else(of_preset)
     }
 
     /// The port, if the recipe fixes one.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     load_types::Load,
     log_types::{Logging, Loki},
+    receiver_types::Receiver,
 };
 use crate::units::{Name, Size, Span};
 
@@ -153,6 +154,27 @@ pub struct Service {
     /// Folder for its data ({data}); absent: `data` in its folder of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Its own Prometheus metrics, which are kept with the run; absent: those of the preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<EngineMetrics>,
+}
+
+/// Where a service shows its own Prometheus metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineMetrics {
+    /// Path of the page.
+    #[serde(default = "EngineMetrics::usual_path")]
+    pub path: String,
+    /// Name of one of its further ports; absent: its main port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+impl EngineMetrics {
+    fn usual_path() -> String {
+        "/metrics".to_owned()
+    }
 }
 
 impl Service {
@@ -426,12 +448,22 @@ pub struct Monitor {
     /// `sample` holds there, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Span>,
-    /// Whether `GET /metrics` needs the run's token.
+    /// Whether `GET /metrics` and `GET /v1/targets` need the run's token.
     #[serde(default)]
     pub metrics_token: bool,
     /// Loki that the logs of services and agents are sent to; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loki: Option<Loki>,
+    /// Where every sample is sent by Prometheus remote write 1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_write: Option<Receiver>,
+    /// URL of a Pushgateway for the summary of the run; absent: `PUSHGATEWAY_URL`, else port 9091
+    /// of `MONITORING_NODE`, of the job's environment, else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushgateway: Option<String>,
+    /// Folder for a file of targets while the run lives, for Prometheus' file_sd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<String>,
 }
 
 impl Monitor {
@@ -442,7 +474,15 @@ impl Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { sample: Self::default_sample(), burst: None, metrics_token: false, loki: None }
+        Self {
+            sample: Self::default_sample(),
+            burst: None,
+            metrics_token: false,
+            loki: None,
+            remote_write: None,
+            pushgateway: None,
+            targets: None,
+        }
     }
 }
 

@@ -118,6 +118,9 @@ impl Coordinator {
         finish.until = finish.limit(now, planned, LOADS_AFTER_SIGNAL);
         self.finish = Some(finish);
         self.enter(State::Finishing, &told);
+        if outcome != State::Completed {
+            self.announced.take_back();
+        }
         self.stop_loads(&told);
     }
 
@@ -243,6 +246,7 @@ impl Coordinator {
     /// Writes the final state.
     fn close(&mut self) {
         let Some(finish) = self.finish.take() else { return };
+        self.withdraw_targets();
         let state = if self.record.failure.is_some() { State::Failed } else { finish.outcome };
         let signal = match (&finish.cause, finish.signal) {
             (_, Some((signal, _))) => Some(signal.as_str().trim_start_matches("SIG").to_owned()),

@@ -294,6 +294,7 @@ impl LoadRun {
             progress.failed += one.failed;
             progress.in_flight += one.in_flight;
             progress.output_tokens += one.output_tokens;
+            progress.add_durations(one);
             progress.planned = match (progress.planned, one.planned) {
                 (None, None) => None,
                 (a, b) => Some(a.unwrap_or(0) + b.unwrap_or(0)),

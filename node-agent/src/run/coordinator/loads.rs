@@ -346,6 +346,7 @@ impl Coordinator {
         let (name, text) = (run.name().to_owned(), format!("{}: {outcome}", run.title()));
         self.event("load", &name, &text);
         self.send_all(index, |_| true, &ToWorker::Release);
+        self.announced.result_written();
         self.no_load_left();
     }
 

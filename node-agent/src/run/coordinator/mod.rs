@@ -9,6 +9,7 @@
 //! One task takes messages from a queue and a tick; nothing in it waits for anything else.
 
 mod allot;
+mod announce;
 mod finish;
 mod load_run;
 mod loads;
@@ -32,6 +33,8 @@ use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{context::Context, sampling::Sampling};
+use crate::export::targets::Group;
+use announce::Announced;
 use finish::{Cause, Finish};
 use load_run::{LoadRun, Prepared};
 use nodes::Node;
@@ -53,6 +56,7 @@ const STOOD_STILL: Duration = Duration::from_secs(2);
 enum Message {
     Report(NodeReport, oneshot::Sender<Result<NodeOrders, String>>),
     Status(oneshot::Sender<RunStatus>),
+    Targets(oneshot::Sender<Vec<Group>>),
     Stop(String),
     Fail(Failure),
     Signal(Signal),
@@ -77,6 +81,13 @@ impl Handle {
     pub(crate) async fn status(&self) -> Option<RunStatus> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Message::Status(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Where the agents show their metrics; `None` when the coordinator has ended.
+    pub(crate) async fn targets(&self) -> Option<Vec<Group>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Targets(reply)).await.ok()?;
         answer.await.ok()
     }
 
@@ -129,6 +140,7 @@ pub(crate) struct Coordinator {
     /// The job's script, where it runs on this node.
     script: Option<ProcessId>,
     script_ended: Option<Instant>,
+    announced: Announced,
 }
 
 impl Coordinator {
@@ -144,6 +156,7 @@ impl Coordinator {
         let now = Instant::now();
         let nodes = record.job.components.iter().flatten().map(|name| Node::new(name)).collect();
         let replicas = services::place(&context.recipe, &record.job.components);
+        let announced = Announced::new(&context);
         let coordinator = Self {
             context,
             sampling,
@@ -162,6 +175,7 @@ impl Coordinator {
             woke: None,
             script,
             script_ended: None,
+            announced,
         };
         (coordinator, own)
     }
@@ -184,6 +198,7 @@ impl Coordinator {
         }
         let _hanging_files =
             tokio::time::timeout(Duration::from_secs(1), self.context.files.flush()).await;
+        self.announced.finish().await;
         record::say(&FromCoordinator::Ended { state: self.record.state });
     }
 
@@ -192,6 +207,9 @@ impl Coordinator {
             Message::Report(report, reply) => self.report(report, reply),
             Message::Status(reply) => {
                 let _asker_gone = reply.send(self.status());
+            }
+            Message::Targets(reply) => {
+                let _asker_gone = reply.send(self.targets());
             }
             Message::Stop(reason) => self.begin_finish(Cause::Stop(reason)),
             Message::Fail(failure) => self.fail(failure),
@@ -214,6 +232,7 @@ impl Coordinator {
         self.check_loads(now);
         self.show_loads(now);
         self.tell_measuring();
+        self.announce_targets();
         if let Some(trouble) = self.context.files.take_trouble() {
             let reason = trouble.reason.unwrap_or_default();
             self.warn(&format!("{} records were not written: {reason}", trouble.lost));
@@ -234,6 +253,7 @@ impl Coordinator {
             sum.ok += one.ok;
             sum.failed += one.failed;
             sum.output_tokens += one.output_tokens;
+            sum.add_durations(&one);
             if status.state == "running" {
                 sum.in_flight += one.in_flight;
             }

@@ -34,7 +34,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) state: NodeState,
     pub(super) address: String,
-    http: String,
+    pub(super) http: String,
     seen: Instant,
     /// Orders that it has not yet received, by number.
     orders: VecDeque<(u64, NodeOrder)>,

@@ -211,9 +211,11 @@ impl Coordinator {
                 replica.endpoint = Some(endpoint);
             }
             ReplicaChange::Unhealthy { .. } => replica.state = ReplicaState::Unhealthy,
-            ReplicaChange::Restarting { count, .. } => {
+            ReplicaChange::Restarting { count, reason } => {
                 replica.state = ReplicaState::Restarting;
                 replica.restarts = count;
+                let name = event.service;
+                self.warn(&format!("service {name} on {node} was restarted ({count}): {reason}"));
             }
             ReplicaChange::Failed { failure } => {
                 replica.state = ReplicaState::Failed;

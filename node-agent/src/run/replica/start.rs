@@ -350,6 +350,9 @@ impl<'a> Attempt<'a> {
         }
         self.healthy = true;
         replica.sampling.ready(replica.name(), replica.position.replica, self.begun.elapsed());
+        if let Some(url) = self.engine_url(address, &endpoint) {
+            replica.sampling.engine(replica.name(), replica.position.replica, url);
+        }
         endpoint.healthy_epoch_ns = clock::epoch_ns();
         if let Ok(mut json) = serde_json::to_vec_pretty(&endpoint) {
             json.push(b'\n');
@@ -405,6 +408,19 @@ impl<'a> Attempt<'a> {
         };
         let url = format!("{}://{host}:{port}", preset(replica.service.kind).scheme);
         Ok(((address, port).into(), endpoint(address.to_string(), port, url)))
+    }
+
+    /// The page of its own metrics; none where it has none, or would be asked by TLS.
+    fn engine_url(&self, address: SocketAddr, endpoint: &Endpoint) -> Option<String> {
+        let metrics = self.replica.service.engine_metrics()?;
+        if is_https(&endpoint.url) {
+            return None;
+        }
+        let port = match &metrics.port {
+            None => endpoint.port,
+            Some(name) => *endpoint.ports.get(name)?,
+        };
+        Some(format!("http://{}{}", SocketAddr::new(address.ip(), port), metrics.path))
     }
 
     fn prober(&self, address: SocketAddr) -> Result<Prober, Failure> {

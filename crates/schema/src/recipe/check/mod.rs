@@ -50,7 +50,7 @@ pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
     for (index, load) in recipe.load.iter().enumerate() {
         check.load(&format!("/load/{index}"), load, recipe);
     }
-    check.monitor(recipe);
+    check.monitor(&recipe.monitor);
     check.sweep(recipe);
     check.found
 }

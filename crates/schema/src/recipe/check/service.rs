@@ -16,6 +16,7 @@ const PLACEHOLDERS: [&str; 7] = ["port", "host", "data", "model", "node_rank", "
 
 impl Checker<'_> {
     pub(super) fn service(&mut self, at: &str, service: &Service) {
+        self.engine_metrics(at, service);
         if service.kind == ServiceKind::External {
             self.external(at, service);
             return;

@@ -1,0 +1,158 @@
+//! The threads that look at the engines' pages.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use aifb_schema::metric::{self, Family};
+
+use super::{family::family, page};
+use crate::{
+    export::http,
+    sample::{Source, Tick},
+};
+
+/// Longest time for a page. An engine under load may answer late; until then it is not asked again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of a page: Milvus has about one MiB.
+const PAGE_MAX: u64 = 4 << 20;
+
+/// The engines of this node. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Engines(Arc<Mutex<Vec<Engine>>>);
+
+/// One replica that shows metrics; its thread ends with it.
+struct Engine {
+    service: String,
+    replica: String,
+    /// Asks for a look; taken at once or not at all.
+    look: SyncSender<()>,
+    shared: Arc<Shared>,
+    skipped: u64,
+}
+
+/// What the thread of an engine has found.
+#[derive(Default)]
+struct Shared {
+    /// The last page that was not in a tick yet.
+    page: Mutex<Option<Page>>,
+    ok: AtomicU64,
+    failed: AtomicU64,
+}
+
+struct Page {
+    values: Vec<(&'static Family, Vec<String>, f64)>,
+    left_out: u64,
+}
+
+impl Engines {
+    /// From now on the page at `url` belongs to this replica.
+    pub(crate) fn set(&self, service: &str, replica: u32, url: String) {
+        let (look, asked) = sync_channel(0);
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        let started = thread::Builder::new()
+            .name("engine-metrics".into())
+            .spawn(move || look_when_asked(&url, &asked, &of_thread));
+        if let Err(error) = started {
+            tracing::error!(service, replica, %error, "no thread for its own metrics");
+            return;
+        }
+        let (service, replica) = (service.to_owned(), replica.to_string());
+        let mut engines = self.lock();
+        engines.retain(|engine| (&engine.service, &engine.replica) != (&service, &replica));
+        engines.push(Engine { service, replica, look, shared, skipped: 0 });
+    }
+
+    /// The replica is gone.
+    pub(crate) fn remove(&self, service: &str, replica: u32) {
+        let replica = replica.to_string();
+        self.lock()
+            .retain(|engine| (engine.service.as_str(), &engine.replica) != (service, &replica));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Engine>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for Engines {
+    fn collect(&mut self, tick: &mut Tick<'_>) {
+        for engine in self.lock().iter_mut() {
+            engine.put(tick);
+            if let Err(TrySendError::Full(())) = engine.look.try_send(()) {
+                engine.skipped += 1;
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The values of the last page, once, and what became of the looks.
+    fn put(&mut self, tick: &mut Tick<'_>) {
+        let own = [("service", self.service.as_str()), ("replica", self.replica.as_str())];
+        for (outcome, count) in [
+            ("ok", self.shared.ok.load(Relaxed)),
+            ("failed", self.shared.failed.load(Relaxed)),
+            ("skipped", self.skipped),
+        ] {
+            let [service, replica] = own;
+            tick.put_u64(&metric::ENGINE_POLLS, &[service, replica, ("outcome", outcome)], count);
+        }
+        let page = self.shared.page.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(page) = page else { return };
+        tick.put_u64(&metric::ENGINE_LEFT_OUT, &own, page.left_out);
+        for (family, labels, value) in &page.values {
+            let of_page = labels.iter().map(String::as_str);
+            let values = own.iter().map(|(_, value)| *value).chain(of_page);
+            let labels: Vec<_> = family.labels.iter().copied().zip(values).collect();
+            tick.put(family, &labels, *value);
+        }
+    }
+}
+
+/// Looks whenever it is asked to, until nobody can ask any more.
+fn look_when_asked(url: &str, asked: &Receiver<()>, shared: &Shared) {
+    let agent = http::agent(PATIENCE);
+    while asked.recv().is_ok() {
+        match look(&agent, url) {
+            Ok(page) => {
+                *shared.page.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
+                shared.ok.fetch_add(1, Relaxed);
+            }
+            Err(error) => {
+                if shared.failed.fetch_add(1, Relaxed) == 0 {
+                    tracing::warn!(url, "a service's own metrics: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn look(agent: &ureq::Agent, url: &str) -> Result<Page, ureq::Error> {
+    let mut response = agent.get(url).header("accept", "text/plain;version=0.0.4").call()?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(ureq::Error::StatusCode(status.as_u16()));
+    }
+    let text = response.body_mut().with_config().limit(PAGE_MAX).read_to_string()?;
+    let (seen, mut left_out) = page::read(&text);
+    let mut values = Vec::with_capacity(seen.len());
+    for one in seen {
+        match family(&one) {
+            None => left_out += 1,
+            Some(family) => {
+                let labels = one.labels.into_iter().map(|(_, value)| value).collect();
+                values.push((family, labels, one.value));
+            }
+        }
+    }
+    Ok(Page { values, left_out })
+}

@@ -1,0 +1,24 @@
+//! The blocking HTTP client of this folder's threads.
+
+use std::time::Duration;
+
+use ureq::Agent;
+
+/// Longest time to connect, name look-up included; on a cluster's network it takes less than a
+/// millisecond.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// A client whose requests take at most `patience`. It speaks to hosts of the cluster: no proxy,
+/// and no redirect, which would carry a token elsewhere.
+pub(super) fn agent(patience: Duration) -> Agent {
+    Agent::config_builder()
+        .timeout_connect(Some(CONNECT))
+        .timeout_global(Some(patience))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(aifb_schema::version_line("aifb-agent"))
+        .build()
+        .into()
+}

@@ -1,0 +1,221 @@
+//! The series that are sent: their numbers, their labels, and which of them live.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::{
+    backlog::Waiting,
+    wire::{STALE, encode_labels},
+};
+use crate::sample::Batch;
+
+/// Refusals in a row after which a series is left out for a while: each costs a handful of
+/// requests, because the culprit has to be found among its neighbours.
+const STRIKES: u32 = 3;
+
+/// How long such a series is left out.
+const MUTED: Duration = Duration::from_secs(60);
+
+/// Ended series that are remembered: their steps or processes may come back.
+const ENDED_MAX: usize = 4096;
+
+/// All series of this agent.
+#[derive(Debug)]
+pub(super) struct AllSeries {
+    common: Vec<(String, String)>,
+    by_key: HashMap<String, u32>,
+    /// Numbers of the record to ours.
+    by_sampled: HashMap<u32, u32>,
+    series: HashMap<u32, Series>,
+    next: u32,
+    key: String,
+}
+
+#[derive(Debug)]
+struct Series {
+    /// As they stand in a request.
+    labels: Vec<u8>,
+    /// It had a value in the last tick.
+    live: bool,
+    seen: bool,
+    strikes: u32,
+    muted_until: Option<Instant>,
+}
+
+impl AllSeries {
+    pub(super) fn new(common: Vec<(String, String)>) -> Self {
+        let (by_key, by_sampled, series) = Default::default();
+        Self { common, by_key, by_sampled, series, next: 0, key: String::new() }
+    }
+
+    /// The values of a tick, and the end of every series that has none any more.
+    pub(super) fn tick(&mut self, ms: i64, batch: &Batch) -> Waiting {
+        let mut values = Vec::with_capacity(batch.sampled.len() + batch.published.len());
+        for (info, value) in &batch.sampled {
+            let number = match self.by_sampled.get(&info.id) {
+                Some(number) => *number,
+                None => {
+                    let number = self.number(info.family, &info.labels);
+                    self.by_sampled.insert(info.id, number);
+                    number
+                }
+            };
+            values.push((number, *value));
+        }
+        for shown in &batch.published {
+            let number = self.number(shown.family, &shown.labels);
+            values.push((number, shown.value));
+        }
+        for (number, _) in &values {
+            if let Some(series) = self.series.get_mut(number) {
+                (series.live, series.seen) = (true, true);
+            }
+        }
+        for (number, series) in &mut self.series {
+            if series.live && !series.seen {
+                series.live = false;
+                values.push((*number, STALE));
+            }
+            series.seen = false;
+        }
+        Waiting { ms, values }
+    }
+
+    /// The end of all that live.
+    pub(super) fn end(&mut self, ms: i64) -> Waiting {
+        let live = self.series.iter_mut().filter(|(_, series)| series.live);
+        let values = live.map(|(number, series)| {
+            series.live = false;
+            (*number, STALE)
+        });
+        Waiting { ms, values: values.collect() }
+    }
+
+    /// The labels of a series, encoded.
+    pub(super) fn labels(&self, number: u32) -> &[u8] {
+        self.series.get(&number).map_or(&[], |series| series.labels.as_slice())
+    }
+
+    /// Whether values of a series may be sent now.
+    pub(super) fn allowed(&mut self, number: u32, now: Instant) -> bool {
+        let Some(series) = self.series.get_mut(&number) else { return false };
+        if series.muted_until.is_some_and(|until| now >= until) {
+            (series.muted_until, series.strikes) = (None, 0);
+        }
+        series.muted_until.is_none()
+    }
+
+    /// The receiver took a value of it.
+    pub(super) fn taken(&mut self, number: u32) {
+        if let Some(series) = self.series.get_mut(&number) {
+            series.strikes = 0;
+        }
+    }
+
+    /// The receiver refused a value of it alone.
+    pub(super) fn refused(&mut self, number: u32, now: Instant) {
+        if let Some(series) = self.series.get_mut(&number) {
+            series.strikes += 1;
+            if series.strikes >= STRIKES {
+                series.muted_until = Some(now + MUTED);
+            }
+        }
+    }
+
+    /// Forgets ended series where there are many. Nothing of them may wait to be sent.
+    pub(super) fn forget_ended(&mut self) {
+        let ended = self.series.values().filter(|series| !series.live).count();
+        if ended > ENDED_MAX {
+            self.series.retain(|_, series| series.live);
+            let series = &self.series;
+            self.by_key.retain(|_, number| series.contains_key(number));
+            self.by_sampled.retain(|_, number| series.contains_key(number));
+        }
+    }
+
+    fn number(
+        &mut self,
+        family: &'static aifb_schema::metric::Family,
+        labels: &[(&'static str, String)],
+    ) -> u32 {
+        self.key.clear();
+        self.key.push_str(family.name);
+        for (name, value) in labels {
+            for part in ["\0", name, "=", value.as_str()] {
+                self.key.push_str(part);
+            }
+        }
+        if let Some(number) = self.by_key.get(self.key.as_str()) {
+            return *number;
+        }
+        let own = labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let mut all: Vec<(String, String)> = self.common.iter().cloned().chain(own).collect();
+        all.push(("__name__".to_owned(), family.exported()));
+        let number = self.next;
+        self.next += 1;
+        self.by_key.insert(self.key.clone(), number);
+        let labels = encode_labels(all);
+        let series = Series { labels, live: false, seen: false, strikes: 0, muted_until: None };
+        self.series.insert(number, series);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aifb_schema::metric;
+
+    use super::*;
+    use crate::sample::Shown;
+
+    fn batch(loads: &[&str]) -> Batch {
+        let shown = |load: &&str| Shown {
+            family: &metric::REQUESTS_SENT,
+            labels: vec![("load", (*load).to_owned())],
+            value: 1.0,
+        };
+        Batch { epoch_ns: 0, sampled: Vec::new(), published: loads.iter().map(shown).collect() }
+    }
+
+    #[test]
+    fn a_series_without_a_value_ends_and_may_come_back() {
+        let mut all = AllSeries::new(vec![("node".into(), "n1".into())]);
+        assert_eq!(all.tick(1, &batch(&["a", "b"])).values, [(0, 1.0), (1, 1.0)]);
+        let second = all.tick(2, &batch(&["b"]));
+        assert_eq!(second.values.len(), 2);
+        let (ended, value) = second.values[1];
+        assert_eq!((ended, value.to_bits()), (0, STALE.to_bits()));
+        assert_eq!(all.tick(3, &batch(&["b"])).values, [(1, 1.0)]);
+        assert_eq!(all.tick(4, &batch(&["a", "b"])).values, [(0, 1.0), (1, 1.0)]);
+        assert_eq!(all.end(5).values.len(), 2);
+        assert_eq!(all.end(6).values.len(), 0);
+    }
+
+    #[test]
+    fn a_series_that_is_always_refused_is_left_out_for_a_while() {
+        let mut all = AllSeries::new(Vec::new());
+        all.tick(1, &batch(&["a"]));
+        let now = Instant::now();
+        all.refused(0, now);
+        all.refused(0, now);
+        all.taken(0);
+        for _ in 0..STRIKES {
+            assert!(all.allowed(0, now));
+            all.refused(0, now);
+        }
+        assert!(!all.allowed(0, now));
+        assert!(all.allowed(0, now + MUTED));
+    }
+
+    #[test]
+    fn ended_series_do_not_pile_up() {
+        let mut all = AllSeries::new(Vec::new());
+        for step in 0..=ENDED_MAX + 1 {
+            all.tick(1, &batch(&[&step.to_string()]));
+        }
+        all.forget_ended();
+        assert_eq!((all.series.len(), all.by_key.len()), (1, 1));
+    }
+}

@@ -1,0 +1,111 @@
+//! What others are told about the run while it lives: where its agents show their metrics, and its
+//! results.
+
+use std::{path::PathBuf, time::Duration};
+
+use aifb_schema::names::env;
+
+use super::{Coordinator, nodes::NodeState};
+use crate::{
+    export::{
+        gateway::Gateway,
+        targets::{self, Group},
+    },
+    run::{context::Context, secrets},
+};
+
+/// Port of the Pushgateway on the monitoring node.
+const GATEWAY_PORT: u16 = 9091;
+
+/// Longest time for the last word to the Pushgateway; the agents have ended by then.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Those who are told.
+pub(super) struct Announced {
+    gateway: Option<Gateway>,
+    /// The file of targets.
+    file: Option<PathBuf>,
+    /// What is in it.
+    written: Vec<Group>,
+}
+
+impl Announced {
+    pub(super) fn new(context: &Context) -> Self {
+        let monitor = &context.recipe.monitor;
+        let run_id = &context.record.run_id;
+        let folder = monitor
+            .targets
+            .as_ref()
+            .map(|folder| secrets::expand(folder, context.submit_dir(), &context.environment));
+        Self {
+            gateway: gateway_url(context).map(|url| Gateway::start(&url, run_id, &context.run_dir)),
+            file: folder.map(|folder| targets::file_of(&folder, run_id)),
+            written: Vec::new(),
+        }
+    }
+
+    /// A load has written its result.
+    pub(super) fn result_written(&self) {
+        if let Some(gateway) = &self.gateway {
+            gateway.push();
+        }
+    }
+
+    /// The run is not completed, but ends: what it pushed is no result of a run.
+    pub(super) fn take_back(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.delete();
+        }
+    }
+
+    /// Waits a little for the gateway.
+    pub(super) async fn finish(self) {
+        if let Some(gateway) = self.gateway {
+            gateway.finish(LAST_WORD).await;
+        }
+    }
+}
+
+/// The recipe's gateway (which `--pushgateway` and `--set` have overridden), else the one that the
+/// job's environment names.
+fn gateway_url(context: &Context) -> Option<String> {
+    let of_environment = |name: &str| {
+        context.environment.get(name).filter(|value| !value.is_empty()).map(String::as_str)
+    };
+    let recipe = context.recipe.monitor.pushgateway.clone();
+    recipe.or_else(|| of_environment(env::PUSHGATEWAY_URL).map(str::to_owned)).or_else(|| {
+        of_environment(env::MONITORING_NODE).map(|node| format!("http://{node}:{GATEWAY_PORT}"))
+    })
+}
+
+impl Coordinator {
+    /// Where the agents that are up show their metrics; nowhere once the run ends, so that who asks
+    /// in that moment forgets them.
+    pub(super) fn targets(&self) -> Vec<Group> {
+        if self.over() {
+            return Vec::new();
+        }
+        let up = self.nodes.iter().filter(|node| node.state == NodeState::Up);
+        targets::list(&self.record, up.map(|node| node.http.clone()).collect())
+    }
+
+    /// Keeps the file of targets up to date.
+    pub(super) fn announce_targets(&mut self) {
+        let Some(file) = self.announced.file.clone() else { return };
+        let targets = self.targets();
+        if self.over() || targets == self.announced.written {
+            return; // The file goes as a whole, at the end.
+        }
+        if let Ok(json) = serde_json::to_vec(&targets) {
+            self.context.files.replace(&file, 0o644, json);
+            self.announced.written = targets;
+        }
+    }
+
+    /// Nobody should look for this run's agents any more.
+    pub(super) fn withdraw_targets(&self) {
+        if let Some(file) = &self.announced.file {
+            self.context.files.remove(file);
+        }
+    }
+}

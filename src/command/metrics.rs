@@ -1,0 +1,95 @@
+//! `aifb metrics`.
+
+use std::{fs, time::Duration};
+
+use aifb_schema::{
+    gateway::{self, BUCKETS_SECONDS, Summed},
+    names::{env, exit},
+    result::LoadResult,
+};
+use aifb_stats::histogram::{Histogram, of_log};
+use ureq::Agent;
+
+use crate::{
+    cli::MetricsArgs,
+    error::{CommandError, Result},
+    output,
+    store::{RunFolder, select},
+};
+
+/// Where a Pushgateway listens when nobody says otherwise.
+const USUAL_GATEWAY: &str = "http://localhost:9091";
+
+/// Longest time for one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
+    let run = select(&args.run)?;
+    let run_id = run.record()?.run_id;
+    if args.delete {
+        let usual = [gateway::JOB, gateway::JOB_OF_COMMAND].map(str::to_owned).to_vec();
+        for job in args.job.clone().map_or(usual, |job| vec![job]) {
+            ask(&group(args, &run, &job, &run_id), None)?;
+        }
+        output::note("Metrics deleted.");
+        return Ok(exit::OK);
+    }
+    let results: Vec<Summed> = run.results().into_iter().map(|one| summed(&run, one)).collect();
+    if results.is_empty() {
+        let doing = format!("reading the results of run '{run_id}'");
+        return Err(CommandError::incomplete(doing, "no load has written one"));
+    }
+    let page = gateway::page(&run_id, &results);
+    if args.push {
+        let job = args.job.as_deref().unwrap_or(gateway::JOB_OF_COMMAND);
+        ask(&group(args, &run, job, &run_id), Some(&page))?;
+        output::out("Metrics pushed successfully!");
+    } else if let Some(path) = &args.output {
+        fs::write(path, page)
+            .map_err(|error| CommandError::usage(format!("writing '{}'", path.display()), error))?;
+    } else {
+        output::out_raw(page.as_bytes());
+    }
+    Ok(exit::OK)
+}
+
+/// A result with the buckets of its workers' histograms, where all of them are there.
+fn summed(run: &RunFolder, result: LoadResult) -> Summed {
+    let folder = run.repeat_folder(&result.load, result.point, result.repeat);
+    let whole = (0..result.plan.workers).try_fold(Histogram::new(), |mut sum, rank| {
+        let log = fs::read_to_string(folder.join(format!("worker-{rank}.hdr"))).ok()?;
+        if let Some(part) = of_log(&log, "total").ok()? {
+            sum.merge(&part);
+        }
+        Some(sum)
+    });
+    Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) }
+}
+
+/// URL of the run's group under that job.
+fn group(args: &MetricsArgs, run: &RunFolder, job: &str, run_id: &str) -> String {
+    let of_recipe = || run.recipe().ok()?.monitor.pushgateway;
+    let of_environment = || std::env::var(env::PUSHGATEWAY_URL).ok().filter(|url| !url.is_empty());
+    let gateway = args.gateway_url.clone().or_else(of_recipe).or_else(of_environment);
+    let gateway = gateway.unwrap_or_else(|| USUAL_GATEWAY.to_owned());
+    format!("{}{}", gateway.trim_end_matches('/'), gateway::group_path(job, run_id))
+}
+
+/// Puts a page there, or deletes what is there.
+fn ask(url: &str, page: Option<&str>) -> Result<()> {
+    let config = Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .proxy(None);
+    let agent = Agent::new_with_config(config.build());
+    let answer = match page {
+        Some(page) => agent.put(url).header("content-type", gateway::CONTENT_TYPE).send(page),
+        None => agent.delete(url).call(),
+    };
+    let failed = |cause: &dyn std::fmt::Display| {
+        CommandError::new(exit::CHECK_FAILED, format!("asking the Pushgateway at '{url}'"), cause)
+            .hint("name another one with --gateway-url")
+    };
+    let answer = answer.map_err(|error| failed(&error))?;
+    if answer.status().is_success() { Ok(()) } else { Err(failed(&answer.status())) }
+}
