@@ -343,7 +343,11 @@ impl Agent {
                     self.end_alone().await;
                     break;
                 }
-                _ = sweep.tick() => strays.sweep(),
+                _ = sweep.tick() => {
+                    strays.sweep();
+                    let troubles = self.sampling.troubles();
+                    troubles.into_iter().for_each(|one| self.context.outbox.trouble(one));
+                }
             }
         }
         self.end(coordinator).await;
