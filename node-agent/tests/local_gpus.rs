@@ -1,5 +1,4 @@
 //! GPUs of a local run, through the library that stands in for NVIDIA's.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
