@@ -74,7 +74,7 @@ impl Group {
         };
         let v1 = |controller: &str| place.v1.get(controller).map(below);
         let v2 = |file: &str| place.v2.as_ref().map(below).filter(|at| at.join(file).exists());
-        let kept = |folder: &PathBuf, file: &str| Kept::new(folder.join(file));
+        let kept = |folder: &PathBuf, file: &str| Kept::at_once(folder.join(file));
         let cpu = v1("cpuacct")
             .map(|at| Cpu::V1 {
                 usage: kept(&at, "cpuacct.usage"),

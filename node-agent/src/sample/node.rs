@@ -60,17 +60,18 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(proc_root: &Path, sys_root: &Path, units: Units) -> Self {
-        let kept = |name: &str| Kept::new(proc_root.join(name));
+        let list = |name: &str| Kept::new(proc_root.join(name));
+        let kept = |name: &str| Kept::at_once(proc_root.join(name));
         let pressure = ["cpu", "memory", "io"];
         Self {
             units,
             stat: kept("stat"),
-            schedstat: kept("schedstat"),
+            schedstat: list("schedstat"),
             meminfo: kept("meminfo"),
-            vmstat: kept("vmstat"),
+            vmstat: list("vmstat"),
             pressure: pressure.map(|name| (name, kept(&format!("pressure/{name}")))),
-            diskstats: kept("diskstats"),
-            netdev: kept("self/net/dev"),
+            diskstats: list("diskstats"),
+            netdev: list("self/net/dev"),
             disks: Disks { block: sys_root.join("block"), physical: BTreeMap::new() },
         }
     }

@@ -105,7 +105,7 @@ impl Processes {
         let tick = self.tick;
         let process = self.known.entry(pid).or_insert_with(|| {
             let folder = self.root.join(pid.to_string());
-            let kept = |file: &str| Kept::new(folder.join(file));
+            let kept = |file: &str| Kept::at_once(folder.join(file));
             let (stat, statm, io) = (kept("stat"), kept("statm"), kept("io"));
             Process { stat, statm, io, keep, tick: 0, seen: None }
         });
