@@ -4,6 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use aifb_schema::metric::{self, Family};
+use serde::Serialize;
 
 use super::table::SeriesInfo;
 
@@ -11,7 +12,7 @@ use super::table::SeriesInfo;
 pub(super) const FACTS_MAX: usize = 64;
 
 /// Something that happened on the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fact {
     /// Wall clock of the sample that shows it.
     pub epoch_ns: u64,

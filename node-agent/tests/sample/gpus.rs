@@ -183,6 +183,10 @@ fn a_gpu_that_is_lost_says_so_and_the_other_goes_on() {
     );
     assert_eq!(values["gpu_power_watts{gpu=1,uuid=GPU-1}"], 350.123);
     assert_eq!(values["gpu_absent_info{gpu=2,reason=permission_denied,uuid=}"], 1.0);
+    scene.sampler.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, output, _, _) = scene.sampler.end();
+    assert_eq!(code, 0);
+    assert!(output.contains("GPU 0 (GPU-0): gpu_is_lost"), "{output}");
 }
 
 #[test]
