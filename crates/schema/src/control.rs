@@ -111,9 +111,23 @@ pub struct NodeReport {
     /// A measurement of its clock against the coordinator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockOffset>,
+    /// What its samples show that the run's record should tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Trouble>,
     /// The agent ends after this report.
     #[serde(default)]
     pub leaving: bool,
+}
+
+/// Something that happened on a node: a lost GPU, a process killed for want of memory, a clock set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Wall clock of the node's sample that shows it.
+    pub epoch_ns: u64,
+    /// What it is about: `gpu`, `memory` or `clock`.
+    pub subject: String,
+    /// What happened, for people.
+    pub message: String,
 }
 
 /// A node's CLOCK_MONOTONIC against the coordinator's: theirs + `offset_ns` = the node's.

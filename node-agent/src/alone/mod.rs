@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     launch,
     problem::{self, complain},
-    sample::{Attached, Config, Handle, NVML_LIBRARY, PERIOD_MIN, Sampler, Watched},
+    sample::{Attached, Config, Fact, Handle, NVML_LIBRARY, PERIOD_MIN, Sampler, Watched},
 };
 use summary::Summary;
 
@@ -111,14 +111,15 @@ fn run(arguments: &Arguments, record: PathBuf) -> anyhow::Result<Summary> {
         .enable_all()
         .build()
         .context("making the runtime")?;
-    LocalSet::new().block_on(&runtime, sample(arguments, record.clone()))?;
-    Summary::of(&record)
+    let facts = LocalSet::new().block_on(&runtime, sample(arguments, record.clone()))?;
+    Summary::of(&record, facts)
 }
 
 /// The one sampler; taken when it ends.
 type Shared = Rc<RefCell<Option<Handle>>>;
 
-async fn sample(arguments: &Arguments, file: PathBuf) -> anyhow::Result<()> {
+/// Samples until the end; what happened on the node meanwhile.
+async fn sample(arguments: &Arguments, file: PathBuf) -> anyhow::Result<Vec<Fact>> {
     let mut interrupted = signal(SignalKind::interrupt()).context("listening for signals")?;
     let mut terminated = signal(SignalKind::terminate()).context("listening for signals")?;
     let listener = match arguments.listen {
@@ -137,10 +138,9 @@ async fn sample(arguments: &Arguments, file: PathBuf) -> anyhow::Result<()> {
         spawn_local(serve::serve(listener, Rc::clone(&handle)));
     }
     wait(arguments.duration, &mut interrupted, &mut terminated).await;
-    match handle.borrow_mut().take() {
-        Some(handle) => handle.stop(),
-        None => Ok(()),
-    }
+    let Some(handle) = handle.borrow_mut().take() else { return Ok(Vec::new()) };
+    let facts = handle.take_facts();
+    handle.stop().map(|()| facts)
 }
 
 fn config(arguments: &Arguments, file: PathBuf) -> anyhow::Result<Config> {

@@ -10,6 +10,8 @@ use aifb_stats::rank::{Quantile, of_sorted};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::sample::Fact;
+
 /// Printed when sampling ends.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Summary {
@@ -38,6 +40,8 @@ pub(super) struct Summary {
     collect_seconds: Option<Spread>,
     /// How long each source took.
     source_seconds: BTreeMap<String, Spread>,
+    /// What happened on the node meanwhile.
+    facts: Vec<Fact>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -63,11 +67,11 @@ impl Summary {
     ///
     /// # Errors
     /// It cannot be read, or is none.
-    pub(super) fn of(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(path: &Path, facts: Vec<Fact>) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("reading '{}'", path.display()))?;
         let recording =
             samples::read(&bytes).with_context(|| format!("reading '{}'", path.display()))?;
-        Ok(Self::from_recording(path.display().to_string(), &recording))
+        Ok(Self { facts, ..Self::from_recording(path.display().to_string(), &recording) })
     }
 
     fn from_recording(file: String, recording: &Recording) -> Self {
@@ -104,6 +108,7 @@ impl Summary {
             tick_lag_seconds: Spread::of(values(recording, &metric::AGENT_TICK_LAG, ("", ""))),
             collect_seconds: Spread::of(collect.collect()),
             source_seconds: sources.collect(),
+            facts: Vec::new(),
         }
     }
 
@@ -141,6 +146,9 @@ impl Summary {
         }
         for (source, of) in &self.source_seconds {
             line(spread(&format!("  {source}"), of));
+        }
+        for fact in &self.facts {
+            line(format!("{:<18} {}", fact.subject, fact.message));
         }
         out
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aifb_schema::{
-    control::{ClockOffset, FromWorker, ReplicaChange, ReplicaEvent, WorkerMessage},
+    control::{ClockOffset, FromWorker, ReplicaChange, ReplicaEvent, Trouble, WorkerMessage},
     names::file,
     recipe::{Recipe, Service},
     run::RunRecord,
@@ -131,11 +131,16 @@ pub(crate) struct Waiting {
     pub(crate) workers: Vec<WorkerMessage>,
     /// The latest measurement of the clock.
     pub(crate) clock: Option<ClockOffset>,
+    /// What samples show.
+    pub(crate) troubles: Vec<Trouble>,
 }
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.workers.is_empty() && self.clock.is_none()
+        self.events.is_empty()
+            && self.workers.is_empty()
+            && self.clock.is_none()
+            && self.troubles.is_empty()
     }
 }
 
@@ -161,6 +166,15 @@ impl Outbox {
         }
         if waiting.workers.len() < WAITING_MAX {
             waiting.workers.push(message);
+        }
+        self.filled.notify_one();
+    }
+
+    /// Tells what happened on this node.
+    pub(crate) fn trouble(&self, trouble: Trouble) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.troubles.len() < WAITING_MAX {
+            waiting.troubles.push(trouble);
         }
         self.filled.notify_one();
     }

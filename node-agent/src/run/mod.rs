@@ -355,6 +355,8 @@ impl Agent {
                     if let Some(ledger) = self.context.shipping.ledger() {
                         self.sampling.logs(&ledger);
                     }
+                    let troubles = self.sampling.troubles();
+                    troubles.into_iter().for_each(|one| self.context.outbox.trouble(one));
                 }
             }
         }

@@ -181,6 +181,7 @@ impl Peer {
             events: news.events,
             workers: news.workers,
             clock: news.clock,
+            troubles: news.troubles,
             leaving: false,
         }
     }

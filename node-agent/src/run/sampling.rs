@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc, time::Duration};
 
 use aifb_schema::{
-    control::Delta,
+    control::{Delta, Trouble},
     gateway::BUCKETS_SECONDS,
     logs::{LogLedger, LogStream},
     metric,
@@ -85,6 +85,17 @@ impl Sampling {
     /// From now on `root` and all that descends from it is this replica.
     pub(crate) fn watch(&self, service: &str, replica: u32, root: u32) {
         self.watched.set(service, replica, root);
+    }
+
+    /// What samples show that the run's record should tell, since the last call.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let facts = self.handle.borrow().as_ref().map(Handle::take_facts).unwrap_or_default();
+        let troubles = facts.into_iter().map(|fact| Trouble {
+            epoch_ns: fact.epoch_ns,
+            subject: fact.subject.to_owned(),
+            message: fact.message,
+        });
+        troubles.collect()
     }
 
     /// A load is in its measured phase, or none is any more.

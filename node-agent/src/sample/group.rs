@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     cgroup::{Place, with_subfolders},
     kept::{Buffer, Kept},
-    parse::{keyed, keyed_all, numbers, pressure_totals},
+    parse::{keyed, numbers, pressure_totals, sum_behind},
     units::{seconds_of_ns, seconds_of_us},
 };
 
@@ -74,7 +74,7 @@ impl Group {
         };
         let v1 = |controller: &str| place.v1.get(controller).map(below);
         let v2 = |file: &str| place.v2.as_ref().map(below).filter(|at| at.join(file).exists());
-        let kept = |folder: &PathBuf, file: &str| Kept::new(folder.join(file));
+        let kept = |folder: &PathBuf, file: &str| Kept::at_once(folder.join(file));
         let cpu = v1("cpuacct")
             .map(|at| Cpu::V1 {
                 usage: kept(&at, "cpuacct.usage"),
@@ -163,16 +163,17 @@ fn read_cpu(cpu: &mut Cpu, buffer: &mut Buffer, values: &mut Values) {
         Cpu::V1 { usage, stat, split } => {
             let Some(usage_ns) = number(usage, buffer) else { return };
             let Ok(text) = stat.read(buffer) else { return };
-            let [Some(user), Some(system)] = keyed_all(text, ["user", "system"]) else { return };
+            let (Some(user), Some(system)) = (keyed(text, "user"), keyed(text, "system")) else {
+                return;
+            };
             let (user_ns, system_ns) = split.split(usage_ns, user, system);
             values.cpu_user_seconds = Some(seconds_of_ns(user_ns));
             values.cpu_system_seconds = Some(seconds_of_ns(system_ns));
         }
         Cpu::V2 { stat } => {
             let Ok(text) = stat.read(buffer) else { return };
-            let times = keyed_all(text, ["user_usec", "system_usec"]);
-            [values.cpu_user_seconds, values.cpu_system_seconds] =
-                times.map(|time| time.map(seconds_of_us));
+            values.cpu_user_seconds = keyed(text, "user_usec").map(seconds_of_us);
+            values.cpu_system_seconds = keyed(text, "system_usec").map(seconds_of_us);
         }
     }
 }
@@ -193,29 +194,19 @@ fn read_memory(memory: &mut Memory, buffer: &mut Buffer, slow: bool, values: &mu
     values.memory_peak = number(peak, buffer);
     values.memory_limit = number(limit, buffer).filter(|bytes| *bytes < NO_LIMIT_BYTES);
     if let Ok(text) = stat.read(buffer) {
-        [values.memory_anonymous, values.memory_file] = keyed_all(text, [anonymous, file]);
+        values.memory_anonymous = keyed(text, anonymous);
+        values.memory_file = keyed(text, file);
     }
 }
 
 fn read_io(io: &mut Io, buffer: &mut Buffer, values: &mut Values) {
-    let (text, keys) = match io {
-        Io::V1(kept) => (kept.read(buffer), ["Read", "Write"]),
-        Io::V2(kept) => (kept.read(buffer), ["rbytes", "wbytes"]),
-    };
     // Lines `8:0 Read 4096` (version 1) and `8:0 rbytes=4096 wbytes=0 …` (version 2).
-    let sum = |text: &str, key: &str| {
-        let mut total = 0_u64;
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace().skip(1).flat_map(|word| word.split('='));
-            if words.any(|word| word == key) {
-                let value = words.next().and_then(|word| word.parse::<u64>().ok());
-                total = value.map_or(total, |value| value.saturating_add(total));
-            }
-        }
-        total
+    let (text, marks) = match io {
+        Io::V1(kept) => (kept.read(buffer), [" Read ", " Write "]),
+        Io::V2(kept) => (kept.read(buffer), [" rbytes=", " wbytes="]),
     };
     if let Ok(text) = text {
-        let [read, written] = keys.map(|key| sum(text, key));
+        let [read, written] = marks.map(|mark| sum_behind(text, mark));
         (values.io_read, values.io_written) = (Some(read), Some(written));
     }
 }

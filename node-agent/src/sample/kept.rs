@@ -18,12 +18,21 @@ const FILE_MAX: usize = 4 * 1024 * 1024;
 pub(super) struct Kept {
     path: PathBuf,
     file: Option<File>,
+    /// Whether the kernel gives all there is at the first read with room for it.
+    at_once: bool,
 }
 
 impl Kept {
     /// Names the file; nothing is opened yet.
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), file: None }
+        Self { path: path.into(), file: None, at_once: false }
+    }
+
+    /// Names a file whose text the kernel makes in one piece, so that no second read has to find
+    /// its end: attributes of sysfs and cgroups, and those files of `/proc` that are no lists
+    /// (kernel: fs/seq_file.c, `single_open`).
+    pub(super) fn at_once(path: impl Into<PathBuf>) -> Self {
+        Self { at_once: true, ..Self::new(path) }
     }
 
     /// Reads the whole file into `buffer`.
@@ -36,7 +45,7 @@ impl Kept {
             Some(file) => file,
             None => File::open(&self.path)?,
         };
-        let length = buffer.fill(&file)?;
+        let length = buffer.fill(&file, self.at_once)?;
         self.file = Some(file);
         Ok(buffer.text(length))
     }
@@ -65,11 +74,11 @@ impl Buffer {
     /// # Errors
     /// If it cannot be opened or read.
     pub(super) fn read_once(&mut self, path: &Path) -> io::Result<&str> {
-        let length = self.fill(&File::open(path)?)?;
+        let length = self.fill(&File::open(path)?, false)?;
         Ok(self.text(length))
     }
 
-    fn fill(&mut self, file: &File) -> io::Result<usize> {
+    fn fill(&mut self, file: &File, at_once: bool) -> io::Result<usize> {
         let mut length = 0;
         loop {
             if length == self.bytes.len() {
@@ -81,7 +90,13 @@ impl Buffer {
             let room = self.bytes.get_mut(length..).unwrap_or_default();
             match file.read_at(room, length as u64) {
                 Ok(0) => return Ok(length),
-                Ok(count) => length += count,
+                Ok(count) => {
+                    let all = at_once && count < room.len();
+                    length += count;
+                    if all {
+                        return Ok(length);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -110,15 +125,20 @@ mod tests {
     fn reads_what_is_there_now_and_opens_again_after_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let (mut kept, mut buffer) = (Kept::new(&path), Buffer::new());
-        assert_eq!(kept.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::NotFound);
-        std::fs::write(&path, "one").unwrap();
-        assert_eq!(kept.read(&mut buffer).unwrap(), "one");
-        std::fs::write(&path, "a longer text").unwrap();
-        assert_eq!(kept.read(&mut buffer).unwrap(), "a longer text");
-        std::fs::write(&path, "x".repeat(100_000)).unwrap();
-        assert_eq!(kept.read(&mut buffer).unwrap().len(), 100_000);
-        std::fs::write(&path, b"(\xff) 1").unwrap();
-        assert_eq!(kept.read(&mut buffer).unwrap(), "(\u{fffd}) 1");
+        for mut kept in [Kept::new(&path), Kept::at_once(&path)] {
+            let mut buffer = Buffer::new();
+            assert_eq!(kept.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::NotFound);
+            std::fs::write(&path, "one").unwrap();
+            assert_eq!(kept.read(&mut buffer).unwrap(), "one");
+            std::fs::write(&path, "a longer text").unwrap();
+            assert_eq!(kept.read(&mut buffer).unwrap(), "a longer text");
+            for length in [BUFFER_START - 1, BUFFER_START, 100_000] {
+                std::fs::write(&path, "x".repeat(length)).unwrap();
+                assert_eq!(kept.read(&mut buffer).unwrap().len(), length);
+            }
+            std::fs::write(&path, b"(\xff) 1").unwrap();
+            assert_eq!(kept.read(&mut buffer).unwrap(), "(\u{fffd}) 1");
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 }

@@ -11,6 +11,7 @@ mod clock;
 mod collect;
 mod device;
 mod exposition;
+mod fact;
 mod gpu;
 mod grid;
 mod group;
@@ -52,6 +53,7 @@ use anyhow::Context as _;
 
 use collect::Collectors;
 pub(crate) use exposition::Shown;
+pub use fact::Fact;
 use grid::Grid;
 pub(crate) use table::{SeriesInfo, Tick};
 use ticker::{Order, Ticker};
@@ -188,6 +190,8 @@ pub(crate) struct Attached {
 struct Board {
     sample: Vec<(Arc<SeriesInfo>, f64)>,
     published: BTreeMap<&'static str, Vec<Shown>>,
+    /// What happened and was not fetched yet.
+    facts: Vec<Fact>,
 }
 
 /// Starts sampling.
@@ -252,6 +256,12 @@ impl Handle {
         };
         let content_type = if open { exposition::OPEN_METRICS } else { exposition::TEXT };
         (content_type, exposition::encode(&values, &self.common, open))
+    }
+
+    /// What happened on the node since the last call.
+    #[must_use]
+    pub fn take_facts(&self) -> Vec<Fact> {
+        std::mem::take(&mut lock(&self.board).facts)
     }
 
     /// Samples with another period from now on.

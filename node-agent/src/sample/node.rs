@@ -11,7 +11,7 @@ use aifb_schema::metric;
 use super::{
     collect::Context,
     kept::Kept,
-    parse::{keyed, keyed_all, not_understood, numbers, pressure_totals},
+    parse::{keyed, not_understood, numbers, pressure_totals},
     table::Tick,
     units::{Units, seconds_of_ns, seconds_of_us},
 };
@@ -60,17 +60,18 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(proc_root: &Path, sys_root: &Path, units: Units) -> Self {
-        let kept = |name: &str| Kept::new(proc_root.join(name));
+        let list = |name: &str| Kept::new(proc_root.join(name));
+        let kept = |name: &str| Kept::at_once(proc_root.join(name));
         let pressure = ["cpu", "memory", "io"];
         Self {
             units,
             stat: kept("stat"),
-            schedstat: kept("schedstat"),
+            schedstat: list("schedstat"),
             meminfo: kept("meminfo"),
-            vmstat: kept("vmstat"),
+            vmstat: list("vmstat"),
             pressure: pressure.map(|name| (name, kept(&format!("pressure/{name}")))),
-            diskstats: kept("diskstats"),
-            netdev: kept("self/net/dev"),
+            diskstats: list("diskstats"),
+            netdev: list("self/net/dev"),
             disks: Disks { block: sys_root.join("block"), physical: BTreeMap::new() },
         }
     }
@@ -122,10 +123,9 @@ fn put_run_delay(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
 }
 
 fn put_memory(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
-    let values = keyed_all(text, MEMORY_KINDS.map(|(_, key)| key));
-    let [Some(_total), ..] = values else { return Err(not_understood()) };
-    for ((kind, _), kib) in MEMORY_KINDS.into_iter().zip(values) {
-        if let Some(kib) = kib {
+    keyed(text, "MemTotal").ok_or_else(not_understood)?;
+    for (kind, key) in MEMORY_KINDS {
+        if let Some(kib) = keyed(text, key) {
             tick.put_u64(&metric::NODE_MEMORY, &[("kind", kind)], kib.saturating_mul(1024));
         }
     }
@@ -183,7 +183,7 @@ fn put_disks(tick: &mut Tick<'_>, text: &str, disks: &mut Disks) -> io::Result<(
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace().skip(2);
         let name = words.next().ok_or_else(not_understood)?;
-        let fields: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        let fields: Vec<u64> = words.map_while(|word| word.parse().ok()).take(10).collect();
         let &[reads, _, read, _, writes, _, written, _, _, busy_ms, ..] = fields.as_slice() else {
             return Err(not_understood());
         };
@@ -209,7 +209,7 @@ fn put_network(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
     for line in text.lines().skip(2) {
         let (device, rest) = line.split_once(':').ok_or_else(not_understood)?;
         let device = device.trim();
-        let fields: Vec<u64> = numbers(rest).collect();
+        let fields: Vec<u64> = numbers(rest).take(12).collect();
         let &[received, _, _, dropped_in, _, _, _, _, sent, _, _, dropped_out, ..] =
             fields.as_slice()
         else {

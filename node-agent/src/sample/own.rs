@@ -24,7 +24,7 @@ pub(super) struct Own {
 
 impl Own {
     pub(super) fn new(proc_root: &Path, units: Units) -> Self {
-        Self { statm: Kept::new(proc_root.join("self/statm")), units }
+        Self { statm: Kept::at_once(proc_root.join("self/statm")), units }
     }
 
     pub(super) fn collect(&mut self, tick: &mut Tick<'_>, context: &mut Context) {

@@ -2,46 +2,62 @@
 
 use std::io;
 
+use memchr::memmem;
+
 /// What is there is not what the kernel documents.
 pub(super) fn not_understood() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
 }
 
-/// Numbers of a line, separated by blanks, until the first that is none.
+/// Numbers separated by blanks and line ends, until the first word that is none.
 pub(super) fn numbers(text: &str) -> impl Iterator<Item = u64> + '_ {
-    text.split_ascii_whitespace().map_while(|word| word.parse().ok())
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let blanks = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let mut value = 0_u64;
+        let mut digits = 0;
+        for byte in rest.get(blanks..)? {
+            match byte {
+                b'0'..=b'9' => {
+                    value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+                    digits += 1;
+                }
+                byte if byte.is_ascii_whitespace() => break,
+                _ => return None,
+            }
+        }
+        rest = rest.get(blanks + digits..)?;
+        (digits > 0).then_some(value)
+    })
+    .fuse()
 }
 
-/// The number behind `key` in lines of `key value` (or `key: value kB`).
-pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
-    let [value] = keyed_all(text, [key]);
-    value
-}
-
-/// The numbers behind several keys, in one pass over the text: it ends with the last key found.
-pub(super) fn keyed_all<const N: usize>(text: &str, keys: [&str; N]) -> [Option<u64>; N] {
-    let mut values = [None; N];
-    let mut missing = N;
-    for line in text.lines() {
-        let end = line.find([' ', '\t', ':']).unwrap_or(line.len());
-        let (word, rest) = line.split_at(end);
-        let places = keys.iter().zip(&mut values);
-        let Some((_, value)) =
-            places.into_iter().find(|(key, value)| **key == word && value.is_none())
-        else {
-            continue;
-        };
+/// What stands behind `key` in the line that begins with it: `key value` or `key: value kB`.
+pub(super) fn behind<'t>(text: &'t str, key: &str) -> Option<&'t str> {
+    let mut from = 0;
+    while let Some(at) = memmem::find(text.as_bytes().get(from..)?, key.as_bytes()) {
+        let (start, end) = (from + at, from + at + key.len());
+        let begins = start == 0 || text.as_bytes().get(start - 1) == Some(&b'\n');
+        let rest = text.get(end..)?;
         let rest = rest.strip_prefix(':').unwrap_or(rest);
-        if !rest.starts_with([' ', '\t']) {
-            continue;
+        if begins && rest.starts_with([' ', '\t']) {
+            return rest.lines().next();
         }
-        *value = numbers(rest).next();
-        missing -= usize::from(value.is_some());
-        if missing == 0 {
-            break;
-        }
+        from = end;
     }
-    values
+    None
+}
+
+/// The number behind `key`.
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+    behind(text, key).and_then(|rest| numbers(rest).next())
+}
+
+/// The sum of all numbers that stand right behind `mark`.
+pub(super) fn sum_behind(text: &str, mark: &str) -> u64 {
+    let places = memmem::find_iter(text.as_bytes(), mark.as_bytes());
+    let values = places.filter_map(|at| numbers(text.get(at + mark.len()..)?).next());
+    values.fold(0, u64::saturating_add)
 }
 
 /// Kind and total in µs of the lines `some avg10=… total=<µs>` and `full …` of a pressure file;
@@ -49,7 +65,8 @@ pub(super) fn keyed_all<const N: usize>(text: &str, keys: [&str; N]) -> [Option<
 pub(super) fn pressure_totals(text: &str) -> impl Iterator<Item = (&str, Option<u64>)> {
     text.lines().map(|line| {
         let kind = line.split_once(' ').map_or(line, |(kind, _)| kind);
-        (kind, line.rsplit_once("total=").and_then(|(_, total)| total.parse().ok()))
+        let last = line.rsplit_once('=').filter(|(head, _)| head.ends_with(" total"));
+        (kind, last.and_then(|(_, total)| total.parse().ok()))
     })
 }
 
@@ -65,7 +82,24 @@ mod tests {
         assert_eq!(keyed(text, "MemTotal"), Some(17));
         assert_eq!(keyed(text, "none"), None);
         assert_eq!(keyed(text, "absent"), None);
-        let several = keyed_all(text, ["MemTotal", "absent", "usage", "none"]);
-        assert_eq!(several, [Some(17), None, Some(3), None]);
+    }
+
+    #[test]
+    fn numbers_end_at_the_first_word_that_is_none() {
+        let all = |text: &str| numbers(text).collect::<Vec<_>>();
+        assert_eq!(all(" 1\t22\n18446744073709551615 "), [1, 22, u64::MAX]);
+        assert_eq!(all("1 2x 3"), [1]);
+        for none in ["", " ", "x 1", "-1", "18446744073709551616", "1.5"] {
+            assert!(all(none).is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn marks_are_summed_wherever_they_stand() {
+        let text = "8:0 rbytes=100 wbytes=7\n8:16 rbytes=5\n8:32 rbytes=x\n";
+        assert_eq!(
+            [" rbytes=", " wbytes=", " dbytes="].map(|mark| sum_behind(text, mark)),
+            [105, 7, 0]
+        );
     }
 }

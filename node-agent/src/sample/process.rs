@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     kept::{Buffer, Kept},
-    parse::{keyed_all, numbers},
+    parse::{keyed, numbers},
 };
 
 /// Processes whose files stay open (three each): beside 64 steps with eleven each that stays
@@ -28,10 +28,14 @@ pub(super) struct Stat {
     pub(super) start_ticks: u64,
 }
 
+/// Fields behind the name, up to the last one that is used.
+const FIELDS: usize = 20;
+
 impl Stat {
     /// The second field, the name, may contain anything, so fields count from its last `)`.
     fn parse(text: &str) -> Option<Self> {
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let words = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        let fields: Vec<&str> = words.take(FIELDS).collect();
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
         // Times of children are signed in the kernel's format and can be negative by rounding.
         let time =
@@ -101,7 +105,7 @@ impl Processes {
         let tick = self.tick;
         let process = self.known.entry(pid).or_insert_with(|| {
             let folder = self.root.join(pid.to_string());
-            let kept = |file: &str| Kept::new(folder.join(file));
+            let kept = |file: &str| Kept::at_once(folder.join(file));
             let (stat, statm, io) = (kept("stat"), kept("statm"), kept("io"));
             Process { stat, statm, io, keep, tick: 0, seen: None }
         });
@@ -132,11 +136,11 @@ impl Processes {
     fn io(&mut self, pid: u32, buffer: &mut Buffer) -> Option<(u64, u64)> {
         let Process { io, keep, .. } = self.known.get_mut(&pid)?;
         let text = io.read(buffer).ok()?;
-        let [read, written] = keyed_all(text, ["read_bytes", "write_bytes"]);
+        let bytes = keyed(text, "read_bytes").zip(keyed(text, "write_bytes"));
         if !*keep {
             io.close();
         }
-        read.zip(written)
+        bytes
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aifb_schema::{
@@ -18,6 +22,9 @@ const VALUES_MAX: usize = 8192;
 /// does not grow the table without end. It gets a new number if it comes back.
 const FORGET_TICKS: u64 = 120;
 
+/// How far ahead of what is expected the present series is looked for.
+const LOOK_AHEAD: usize = 16;
+
 /// A series: one family with one set of label values.
 #[derive(Debug)]
 pub(crate) struct SeriesInfo {
@@ -25,12 +32,30 @@ pub(crate) struct SeriesInfo {
     pub(crate) id: u32,
     pub(crate) family: &'static Family,
     pub(crate) labels: Vec<(&'static str, String)>,
+    /// The last tick in which it had a value. Only the ticker's thread looks at it.
+    last_tick: AtomicU64,
+}
+
+impl SeriesInfo {
+    fn is(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> bool {
+        // Families of engines are told apart by label names, too.
+        let own = self.labels.iter().map(|(name, value)| (*name, value.as_str()));
+        ptr::eq(self.family, family) && own.eq(labels.iter().copied())
+    }
+
+    /// Notes a value in this tick; false if there is one already.
+    fn enter(&self, tick: u64) -> bool {
+        self.last_tick.swap(tick, Ordering::Relaxed) != tick
+    }
+
+    fn last_tick(&self) -> u64 {
+        self.last_tick.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
 struct Entry {
     info: Arc<SeriesInfo>,
-    last_tick: u64,
     declared: bool,
 }
 
@@ -41,6 +66,12 @@ pub(super) struct Table {
     next_id: u32,
     tick: u64,
     key: String,
+    /// The series of the last tick in their order: most ticks have the same.
+    expected: Vec<Arc<SeriesInfo>>,
+    /// Which of these comes next.
+    next: usize,
+    /// Whether a series came that was not expected.
+    surprised: bool,
     /// Whether some series may still have to be declared.
     undeclared: bool,
 }
@@ -59,9 +90,11 @@ impl Table {
         self.tick += 1;
         if self.tick.is_multiple_of(FORGET_TICKS) {
             let oldest = self.tick - FORGET_TICKS;
-            self.entries.retain(|_, entry| entry.last_tick >= oldest);
+            self.entries.retain(|_, entry| entry.info.last_tick() >= oldest);
         }
-        Tick { table: self, values: Vec::with_capacity(256), dropped: 0 }
+        (self.next, self.surprised) = (0, false);
+        let values = Vec::with_capacity(self.expected.len());
+        Tick { table: self, values, dropped: 0 }
     }
 
     /// Encodes a sample, with declarations of all of its series that are not declared yet.
@@ -74,7 +107,7 @@ impl Table {
 
     fn declare(&mut self, out: &mut Vec<u8>) {
         let tick = self.tick;
-        let fresh = self.entries.values_mut().filter(|entry| entry.last_tick == tick);
+        let fresh = self.entries.values_mut().filter(|entry| entry.info.last_tick() == tick);
         for entry in fresh.filter(|entry| !entry.declared) {
             let labels: BTreeMap<_, _> = entry
                 .info
@@ -143,6 +176,9 @@ impl Tick<'_> {
 
     /// Ends the tick.
     pub(super) fn finish(self) -> Vec<(Arc<SeriesInfo>, f64)> {
+        if self.table.surprised || self.values.len() != self.table.expected.len() {
+            self.table.expected = self.values.iter().map(|(info, _)| Arc::clone(info)).collect();
+        }
         self.values
     }
 }
@@ -154,6 +190,24 @@ impl Table {
         family: &'static Family,
         labels: &[(&'static str, &str)],
     ) -> Option<Arc<SeriesInfo>> {
+        let expected = self.expected.get(self.next).filter(|info| info.is(family, labels));
+        let info = match expected.map(Arc::clone) {
+            Some(info) => {
+                self.next += 1;
+                info
+            }
+            None => self.look_up(family, labels),
+        };
+        info.enter(self.tick).then_some(info)
+    }
+
+    /// The series by its name and labels, wherever it comes; a new one is made.
+    fn look_up(
+        &mut self,
+        family: &'static Family,
+        labels: &[(&'static str, &str)],
+    ) -> Arc<SeriesInfo> {
+        self.surprised = true;
         self.key.clear();
         self.key.push_str(family.name);
         let foreign = family.engine_name().is_some();
@@ -166,10 +220,13 @@ impl Table {
             }
             self.key.push_str(value);
         }
-        if let Some(entry) = self.entries.get_mut(self.key.as_str()) {
-            let fresh = entry.last_tick != self.tick;
-            entry.last_tick = self.tick;
-            return fresh.then(|| Arc::clone(&entry.info));
+        if let Some(entry) = self.entries.get(self.key.as_str()) {
+            let ahead = self.expected.iter().skip(self.next).take(LOOK_AHEAD);
+            // What stands before it has no value in this tick.
+            if let Some(skipped) = ahead.into_iter().position(|one| Arc::ptr_eq(one, &entry.info)) {
+                self.next += skipped + 1;
+            }
+            return Arc::clone(&entry.info);
         }
         debug_assert!(
             labels.iter().map(|(key, _)| *key).eq(family.labels.iter().copied()),
@@ -180,12 +237,13 @@ impl Table {
             id: self.next_id,
             family,
             labels: labels.iter().map(|(key, value)| (*key, clean(value))).collect(),
+            last_tick: AtomicU64::new(0),
         });
         self.next_id += 1;
-        let entry = Entry { info: Arc::clone(&info), last_tick: self.tick, declared: false };
+        let entry = Entry { info: Arc::clone(&info), declared: false };
         self.entries.insert(self.key.clone(), entry);
         self.undeclared = true;
-        Some(info)
+        info
     }
 }
 
@@ -224,6 +282,24 @@ mod tests {
         assert_eq!(recording.torn_bytes, 0);
         let seen: Vec<_> = recording.samples.iter().map(|sample| sample.values.clone()).collect();
         assert_eq!(seen, [[(0, 0.0)], [(0, 1.0)], [(0, 2.0)]]);
+    }
+
+    #[test]
+    fn each_series_keeps_its_number_in_whatever_order_they_come() {
+        let mut table = Table::default();
+        let mut round = |modes: &[&str]| {
+            let mut tick = table.begin();
+            for (value, mode) in (0..).zip(modes) {
+                tick.put(&metric::NODE_CPU, &[("mode", *mode)], f64::from(value));
+            }
+            let values = tick.finish();
+            values.iter().map(|(info, value)| (info.id, *value)).collect::<Vec<_>>()
+        };
+        assert_eq!(round(&["a", "b", "c"]), [(0, 0.0), (1, 1.0), (2, 2.0)]);
+        assert_eq!(round(&["a", "c"]), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(round(&["a", "b", "d", "c"]), [(0, 0.0), (1, 1.0), (3, 2.0), (2, 3.0)]);
+        assert_eq!(round(&["c", "b", "b", "a"]), [(2, 0.0), (1, 1.0), (0, 3.0)]);
+        assert_eq!(round(&["c", "b", "a", "a"]), [(2, 0.0), (1, 1.0), (0, 2.0)]);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
+
 use super::{kept::Buffer, parse::numbers, process::Growing};
 
 /// Threads that are looked at: each costs some 6 µs a second, and a trace of this in `sched` files.
@@ -74,6 +76,6 @@ fn task_folders(proc_root: &Path, pids: impl Iterator<Item = u32>) -> Option<Vec
 
 /// Lines `se.nr_migrations      :      5`.
 fn migrations(text: &str) -> Option<u64> {
-    let line = text.lines().find(|line| line.starts_with("se.nr_migrations"))?;
-    numbers(line.split_once(':')?.1).next()
+    let at = memmem::find(text.as_bytes(), b"\nse.nr_migrations")?;
+    numbers(text.get(at + 1..)?.split_once(':')?.1).next()
 }

@@ -17,6 +17,7 @@ use aifb_schema::{
 use super::{
     Attached, Batch, Board, clock,
     collect::Collectors,
+    fact::{FACTS_MAX, Facts},
     grid::Grid,
     lock,
     record::Recorder,
@@ -47,6 +48,7 @@ pub(super) struct Ticker {
     /// How long the last collection took.
     collect_ns: Option<u64>,
     jumps: clock::Jumps,
+    facts: Facts,
 }
 
 impl Ticker {
@@ -68,6 +70,7 @@ impl Ticker {
             missed: 0,
             collect_ns: None,
             jumps: clock::Jumps::default(),
+            facts: Facts::default(),
         }
     }
 
@@ -142,7 +145,10 @@ impl Ticker {
             self.count_missed(1);
             self.table.declare_again();
         }
+        let facts = self.facts.look(&values, epoch_ns);
         let mut board = lock(&self.board);
+        let room = FACTS_MAX.saturating_sub(board.facts.len());
+        board.facts.extend(facts.into_iter().take(room));
         let Some(sink) = &mut self.attached.sink else {
             board.sample = values;
             return;

@@ -183,6 +183,10 @@ fn a_gpu_that_is_lost_says_so_and_the_other_goes_on() {
     );
     assert_eq!(values["gpu_power_watts{gpu=1,uuid=GPU-1}"], 350.123);
     assert_eq!(values["gpu_absent_info{gpu=2,reason=permission_denied,uuid=}"], 1.0);
+    scene.sampler.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, output, _, _) = scene.sampler.end();
+    assert_eq!(code, 0);
+    assert!(output.contains("GPU 0 (GPU-0): gpu_is_lost"), "{output}");
 }
 
 #[test]
@@ -254,7 +258,8 @@ fn memory_of_parts_is_beside_that_of_the_gpu() {
     whole["mig"] = json!([
         {"uuid": "MIG-a", "memory_total": 20_000, "memory_used": 500,
          "processes": [{"pid": 1, "memory": 400}]},
-        {"uuid": "MIG-b", "memory_total": 10_000, "memory_used": u64::MAX},
+        {"uuid": "MIG-b", "memory_total": 10_000, "memory_used": u64::MAX,
+         "processes": [{"pid": 1, "memory": 30}], "graphics": [{"pid": 1, "memory": 31}]},
     ]);
     whole["utilization"] = json!("NOT_SUPPORTED");
     whole["processes"] = json!([{"pid": 1, "memory": 999}]);
@@ -267,7 +272,7 @@ fn memory_of_parts_is_beside_that_of_the_gpu() {
             ("gpu_instance_memory_total_bytes{gpu=0,instance=0,uuid=MIG-a}", 20_000.0),
             ("gpu_instance_memory_total_bytes{gpu=0,instance=1,uuid=MIG-b}", 10_000.0),
             ("gpu_instance_memory_used_bytes{gpu=0,instance=0,uuid=MIG-a}", 500.0),
-            ("gpu_process_memory_bytes{gpu=0,role=other}", 400.0),
+            ("gpu_process_memory_bytes{gpu=0,role=other}", 431.0),
         ],
     );
 }

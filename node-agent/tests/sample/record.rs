@@ -26,7 +26,7 @@ impl Sampler {
         command.arg("sample").arg("--out").arg(out).args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(scenario) = scenario {
-            command.env("AIFB_FAKE_NVML", scenario);
+            command.env("FAKE_NVML_SCENARIO", scenario);
         }
         Self { child: command.spawn().unwrap(), out: out.to_owned() }
     }

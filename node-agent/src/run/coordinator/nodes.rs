@@ -123,6 +123,9 @@ impl Coordinator {
             if let Some(clock) = report.clock {
                 self.clock_measured(&name, clock);
             }
+            for trouble in report.troubles {
+                self.node_trouble(&name, trouble);
+            }
             for message in report.workers {
                 self.worker_message(&name, message);
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aifb_schema::{
-    control::FromCoordinator,
+    control::{FromCoordinator, Trouble},
     names::file,
     run::{Event, State},
 };
@@ -37,14 +37,26 @@ impl Coordinator {
 
     /// Notes a doubt in run.json and the events.
     pub(super) fn warn(&mut self, message: &str) {
+        tracing::warn!("{message}");
+        self.keep_warning(message.to_owned());
+        self.event("warning", "run", message);
+    }
+
+    /// Notes what the samples of a node show, with the time of that sample.
+    pub(super) fn node_trouble(&mut self, node: &str, trouble: Trouble) {
+        let Trouble { epoch_ns, subject, message } = trouble;
+        self.keep_warning(format!("{node}: {message}"));
+        let fields = BTreeMap::from([("sample_epoch_ns".to_owned(), epoch_ns.into())]);
+        self.event_on(node, "warning", &subject, &message, fields);
+    }
+
+    fn keep_warning(&mut self, warning: String) {
         /// Warnings kept in run.json; more of them say nothing new.
         const WARNINGS: usize = 100;
-        tracing::warn!("{message}");
         if self.record.warnings.len() < WARNINGS {
-            self.record.warnings.push(message.to_owned());
+            self.record.warnings.push(warning);
             self.save();
         }
-        self.event("warning", "run", message);
     }
 
     /// Appends a line to events.jsonl.

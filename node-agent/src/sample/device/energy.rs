@@ -89,7 +89,15 @@ impl Zone {
         let domain = if name.starts_with("package") { "package".to_owned() } else { name };
         let range = buffer.read_once(&at.join("max_energy_range_uj")).ok();
         let range = range.and_then(|text| numbers(text).next());
-        Some(Self { package, domain, range, energy: Kept::new(energy), last: 0, before: 0, folder })
+        Some(Self {
+            package,
+            domain,
+            range,
+            energy: Kept::at_once(energy),
+            last: 0,
+            before: 0,
+            folder,
+        })
     }
 
     /// Joules since the counter was first read, and what it showed then.

@@ -93,7 +93,7 @@ impl InfiniBand {
 
 impl Port {
     fn new((device, number, counters): (String, String, PathBuf)) -> Self {
-        let kept = |file: &str| Kept::new(counters.join(file));
+        let kept = |file: &str| Kept::at_once(counters.join(file));
         Self {
             received: kept("port_rcv_data"),
             sent: kept("port_xmit_data"),

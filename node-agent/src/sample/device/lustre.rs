@@ -13,7 +13,10 @@ use std::{
 use aifb_schema::metric;
 
 use super::{Points, names};
-use crate::sample::kept::{Buffer, Kept};
+use crate::sample::{
+    kept::{Buffer, Kept},
+    parse::behind,
+};
 
 /// Mounts with values. A node has a few.
 const MOUNTS_MAX: usize = 16;
@@ -103,8 +106,6 @@ impl Lustre {
 /// The sum in a line of byte counts. The kernel leaves a line out until its first call: that is
 /// nothing so far.
 fn sum_of(text: &str, key: &str) -> u64 {
-    let line = text.lines().map(str::split_ascii_whitespace).find_map(|mut words| {
-        (words.next() == Some(key)).then(|| words.nth(5)?.parse().ok()).flatten()
-    });
-    line.unwrap_or(0)
+    let sum = behind(text, key).and_then(|rest| rest.split_ascii_whitespace().nth(5)?.parse().ok());
+    sum.unwrap_or(0)
 }

@@ -152,25 +152,29 @@ fn instances(handle: &Handle<'_>) -> Vec<Instance> {
 
 /// Processes with memory on the GPU. Where it is parted only its parts may list them.
 fn processes(handle: &Handle<'_>) -> Vec<Process> {
-    let mut bytes_by_pid = BTreeMap::new();
-    let mut add = |handle: &Handle<'_>| {
-        for list in [handle.running_compute_processes(), handle.running_graphics_processes()] {
-            for process in list.unwrap_or_default().iter().filter_map(process) {
-                // A process that computes and draws is in both lists with all it has.
-                let bytes = bytes_by_pid.entry(process.pid).or_insert(0);
-                *bytes = process.bytes.max(*bytes);
-            }
-        }
-    };
-    let mut whole = true;
+    let mut bytes_by_pid: BTreeMap<u32, u64> = BTreeMap::new();
     for (_, part) in parts(handle) {
-        whole = false;
-        add(&part);
+        for (pid, bytes) in listed(&part) {
+            *bytes_by_pid.entry(pid).or_default() += bytes;
+        }
     }
-    if whole {
-        add(handle);
+    if bytes_by_pid.is_empty() {
+        bytes_by_pid = listed(handle);
     }
     bytes_by_pid.into_iter().map(|(pid, bytes)| Process { pid, bytes }).collect()
+}
+
+/// Bytes by process, as one GPU or part of one lists them.
+fn listed(handle: &Handle<'_>) -> BTreeMap<u32, u64> {
+    let mut bytes_by_pid = BTreeMap::new();
+    for list in [handle.running_compute_processes(), handle.running_graphics_processes()] {
+        for Process { pid, bytes } in list.unwrap_or_default().iter().filter_map(process) {
+            // A process that computes and draws is in both lists with all it has.
+            let known = bytes_by_pid.entry(pid).or_insert(0);
+            *known = bytes.max(*known);
+        }
+    }
+    bytes_by_pid
 }
 
 /// Asks the driver to tell critical errors; absent where it does not.

@@ -1,5 +1,5 @@
 //! Stands in for NVIDIA's management library (NVML) in tests: the symbols that aifb uses, led by a
-//! scenario in a JSON file that the environment variable `AIFB_FAKE_NVML` names.
+//! scenario in a JSON file that the environment variable `FAKE_NVML_SCENARIO` names.
 //!
 //! Every number of a scenario is a number, the name of an error (`"NOT_SUPPORTED"`,
 //! `"GPU_IS_LOST"`, …), or a list of these, of which each call takes the next and the last stays.

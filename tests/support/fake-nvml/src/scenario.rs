@@ -15,7 +15,7 @@ use nvml_wrapper_sys::bindings as nvml;
 use serde::Deserialize;
 
 /// The environment variable that names the scenario's file.
-pub const VARIABLE: &str = "AIFB_FAKE_NVML";
+pub const VARIABLE: &str = "FAKE_NVML_SCENARIO";
 
 /// A whole scenario.
 #[derive(Debug, Default, Deserialize)]

@@ -1,0 +1,196 @@
+//! What one sample shows beside the last that a report should tell: a lost GPU, a process that the
+//! kernel killed for want of memory, a jump of the clock.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aifb_schema::metric::{self, Family};
+use serde::Serialize;
+
+use super::table::SeriesInfo;
+
+/// Facts that wait to be fetched. More at one time say nothing new.
+pub(super) const FACTS_MAX: usize = 64;
+
+/// Something that happened on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// Wall clock of the sample that shows it.
+    pub epoch_ns: u64,
+    /// What it is about: `gpu`, `memory` or `clock`.
+    pub subject: &'static str,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Families whose growth is a fact, or that are one by being there.
+static WATCHED: [&Family; 5] = [
+    &metric::GPU_ABSENT,
+    &metric::GPU_XIDS,
+    &metric::STEP_OOM_KILLS,
+    &metric::NODE_OOM_KILLS,
+    &metric::NODE_CLOCK_JUMPS,
+];
+
+type Values = [(Arc<SeriesInfo>, f64)];
+
+/// Compares samples.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// Watched values of the last sample by series; absent before the first.
+    last: Option<HashMap<u32, f64>>,
+}
+
+impl Facts {
+    /// What is new in this sample.
+    pub(super) fn look(&mut self, values: &Values, epoch_ns: u64) -> Vec<Fact> {
+        let watched = |info: &SeriesInfo| WATCHED.iter().any(|one| std::ptr::eq(*one, info.family));
+        let now: Vec<_> = values.iter().filter(|(info, _)| watched(info)).collect();
+        let last = self.last.replace(now.iter().map(|(info, value)| (info.id, *value)).collect());
+        let mut facts = Vec::new();
+        for (info, value) in now {
+            let before = last.as_ref().and_then(|last| last.get(&info.id)).copied();
+            let grown = match (before, &last) {
+                (Some(before), _) => value - before,
+                // A step that is new has all its kills since the last sample; what was counted
+                // before the first sample is nobody's news.
+                (None, Some(_)) => *value,
+                (None, None) => f64::from(u8::from(info.family.kind == metric::Kind::Info)),
+            };
+            let still_absent = before.is_some() && info.family.kind == metric::Kind::Info;
+            if grown > 0.0 && !still_absent {
+                let (subject, message) = tell(info, grown, values);
+                facts.push(Fact { epoch_ns, subject, message });
+            }
+        }
+        facts
+    }
+}
+
+fn tell(info: &SeriesInfo, grown: f64, values: &Values) -> (&'static str, String) {
+    let of = |key: &str| label(info, key);
+    if std::ptr::eq(info.family, &metric::GPU_ABSENT) {
+        return ("gpu", format!("GPU {} ({}): {}", of("gpu"), of("uuid"), of("reason")));
+    }
+    if std::ptr::eq(info.family, &metric::GPU_XIDS) {
+        let xid = find(values, &metric::GPU_LAST_XID, &[("gpu", of("gpu"))]);
+        let xid = xid.map_or_else(String::new, |xid| format!(", the last one is XID {xid}"));
+        return (
+            "gpu",
+            format!("GPU {} ({}): {grown} critical errors{xid}", of("gpu"), of("uuid")),
+        );
+    }
+    if std::ptr::eq(info.family, &metric::STEP_OOM_KILLS) {
+        let bytes =
+            |kind| find(values, &metric::STEP_MEMORY, &[("step", of("step")), ("kind", kind)]);
+        let peak = find(values, &metric::STEP_MEMORY_PEAK, &[("step", of("step"))]);
+        let figures = [("in use", bytes("current")), ("peak", peak), ("limit", bytes("limit"))];
+        let figures =
+            figures.iter().filter_map(|(name, bytes)| Some(format!("{name} {}", (*bytes)?)));
+        let figures = figures.collect::<Vec<_>>().join(", ");
+        let who = format!("step {} ({})", of("step"), of("role"));
+        let message = format!("the kernel killed {grown} processes of {who} for want of memory");
+        return ("memory", format!("{message}; its bytes: {figures}"));
+    }
+    if std::ptr::eq(info.family, &metric::NODE_OOM_KILLS) {
+        let message = "processes of the node, of this job or another, for want of memory";
+        return ("memory", format!("the kernel killed {grown} {message}"));
+    }
+    ("clock", "the wall clock was set: it moved by more than 100 ms against the other".to_owned())
+}
+
+fn label<'i>(info: &'i SeriesInfo, key: &str) -> &'i str {
+    let found = info.labels.iter().find(|(name, _)| *name == key);
+    found.map_or("", |(_, value)| value.as_str())
+}
+
+/// The value of the first series of a family with these labels.
+fn find(values: &Values, family: &'static Family, labels: &[(&str, &str)]) -> Option<f64> {
+    let mut of_family = values.iter().filter(|(info, _)| std::ptr::eq(info.family, family));
+    let fits = |info: &SeriesInfo| labels.iter().all(|(key, value)| label(info, key) == *value);
+    of_family.find(|(info, _)| fits(info)).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::table::{Table, Tick};
+
+    fn look(facts: &mut Facts, table: &mut Table, put: impl FnOnce(&mut Tick<'_>)) -> Vec<String> {
+        let mut tick = table.begin();
+        put(&mut tick);
+        let values = tick.finish();
+        let found = facts.look(&values, 7);
+        assert!(found.iter().all(|fact| fact.epoch_ns == 7));
+        found.into_iter().map(|fact| format!("{}: {}", fact.subject, fact.message)).collect()
+    }
+
+    #[test]
+    fn kills_are_told_once_with_the_figures_of_their_step() {
+        let (mut facts, mut table) = (Facts::default(), Table::default());
+        let step = |name, kills| {
+            move |tick: &mut Tick<'_>| {
+                let labels = [("step", name), ("role", "client")];
+                let [step, role] = labels;
+                tick.put(&metric::STEP_MEMORY, &[step, role, ("kind", "current")], 90.0);
+                tick.put(&metric::STEP_MEMORY, &[step, role, ("kind", "limit")], 100.0);
+                tick.put(&metric::STEP_MEMORY_PEAK, &labels, 99.0);
+                tick.put(&metric::STEP_OOM_KILLS, &labels, kills);
+            }
+        };
+        assert!(look(&mut facts, &mut table, step("1", 3.0)).is_empty());
+        assert!(look(&mut facts, &mut table, step("1", 3.0)).is_empty());
+        let told = |step, count| {
+            format!(
+                "memory: the kernel killed {count} processes of step {step} (client) for want of \
+                 memory; its bytes: in use 90, peak 99, limit 100"
+            )
+        };
+        assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", 2)]);
+        assert_eq!(look(&mut facts, &mut table, step("2", 1.0)), [told("2", 1)]);
+        assert!(look(&mut facts, &mut table, step("2", 1.0)).is_empty());
+    }
+
+    #[test]
+    fn a_lost_gpu_is_told_once_and_its_last_error_with_it() {
+        let (mut facts, mut table) = (Facts::default(), Table::default());
+        let gpu = |lost: bool, xids: f64| {
+            move |tick: &mut Tick<'_>| {
+                let labels = [("gpu", "0"), ("uuid", "GPU-a")];
+                let [gpu, uuid] = labels;
+                if lost {
+                    let reason = ("reason", "gpu_is_lost");
+                    tick.put(&metric::GPU_ABSENT, &[gpu, uuid, reason], 1.0);
+                }
+                tick.put(&metric::GPU_XIDS, &labels, xids);
+                tick.put(&metric::GPU_LAST_XID, &labels, 79.0);
+            }
+        };
+        assert!(look(&mut facts, &mut table, gpu(false, 1.0)).is_empty());
+        let lost = "gpu: GPU 0 (GPU-a): gpu_is_lost";
+        let error = "gpu: GPU 0 (GPU-a): 1 critical errors, the last one is XID 79";
+        assert_eq!(look(&mut facts, &mut table, gpu(true, 2.0)), [lost, error]);
+        assert!(look(&mut facts, &mut table, gpu(true, 2.0)).is_empty());
+        assert!(look(&mut facts, &mut table, gpu(false, 2.0)).is_empty());
+        assert_eq!(look(&mut facts, &mut table, gpu(true, 2.0)), [lost]);
+        assert_eq!(look(&mut Facts::default(), &mut table, gpu(true, 2.0)), [lost]);
+    }
+
+    #[test]
+    fn jumps_of_the_clock_and_kills_elsewhere_are_told() {
+        let (mut facts, mut table) = (Facts::default(), Table::default());
+        let node = |kills, jumps| {
+            move |tick: &mut Tick<'_>| {
+                tick.put(&metric::NODE_OOM_KILLS, &[], kills);
+                tick.put(&metric::NODE_CLOCK_JUMPS, &[], jumps);
+            }
+        };
+        assert!(look(&mut facts, &mut table, node(4.0, 0.0)).is_empty());
+        let told = look(&mut facts, &mut table, node(5.0, 1.0));
+        assert_eq!(told.len(), 2);
+        assert!(
+            told[0].starts_with("memory: the kernel killed 1 processes of the node"),
+            "{told:?}"
+        );
+        assert!(told[1].starts_with("clock: the wall clock was set"), "{told:?}");
+    }
+}
