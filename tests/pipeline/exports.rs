@@ -193,6 +193,10 @@ fn a_pushgateway_has_the_summary_until_the_run_is_stopped() {
     let stopped = run_id(&second);
     second.until("the end of its group", PATIENCE, || !has(&stopped));
     assert!(has(&id), "the other run's group is gone");
+    // Of an ended run, too.
+    let output = local.run(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(!has(&id), "{}", pushed());
     let output = local.run(&["metrics", "--delete"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(!has(&id), "{}", pushed());

@@ -51,7 +51,7 @@ use client::Client;
 use clock_offset::CoordinatorClock;
 use context::{Context, Ending, Outbox};
 use coordinator::Coordinator;
-use files::Files;
+use files::{Files, Trouble};
 use input::Input;
 use peer::{Link, Peer};
 use replica::{At, Replicas};
@@ -343,10 +343,21 @@ impl Agent {
                     self.end_alone().await;
                     break;
                 }
-                _ = sweep.tick() => strays.sweep(),
+                _ = sweep.tick() => {
+                    strays.sweep();
+                    self.tell_trouble();
+                }
             }
         }
         self.end(coordinator).await;
+    }
+
+    /// Tells of records that the file system did not take: a full disk, most likely.
+    fn tell_trouble(&self) {
+        if let Some(Trouble { lost, reason }) = self.context.files.take_trouble() {
+            let reason = reason.unwrap_or_default();
+            self.context.outbox.warn(format!("{lost} records were not written: {reason}"));
+        }
     }
 
     async fn carry_out(&self, order: NodeOrder) {
