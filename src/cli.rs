@@ -290,6 +290,7 @@ pub(crate) struct WatchArgs {
 #[command(after_help = "\
 Examples:
   aifb stop 4711            stop services and agents; the job's script goes on
+                            (what the run pushed to a Pushgateway is deleted, also of an ended run)
   aifb stop 4711 --job      and cancel the job")]
 pub(crate) struct StopArgs {
     #[command(flatten)]

@@ -128,7 +128,9 @@ fn workers_meet_start_together_and_are_released_after_the_result() {
     // The record is written by a thread of its own, after the workers were told.
     wait_for("the state", || (run.state() == "measuring").then_some(()));
     for (worker, sent) in workers.iter_mut().zip([3, 4]) {
-        let delta = Delta { phase: "measure".into(), sent, ok: sent, ..Delta::default() };
+        let (durations, durations_ns) = (vec![0, 1, sent], sent * 5_000_000);
+        let phase = "measure".to_owned();
+        let delta = Delta { phase, sent, ok: sent, durations, durations_ns, ..Delta::default() };
         worker.say(&FromWorker::Delta(delta));
     }
     wait_for("the sum of the progress", || {
@@ -143,6 +145,14 @@ fn workers_meet_start_together_and_are_released_after_the_result() {
         };
         (value("aifb_requests_sent_total") == Some(7.0)).then_some(())
     });
+    let (_, page) = run.http("GET /metrics", None);
+    for (end, value) in
+        [("bucket", "le=\"0.01\"} 2"), ("bucket", "le=\"0.1\"} 7"), ("sum", "} 0.035")]
+    {
+        let start = format!("aifb_request_duration_seconds_{end}{{");
+        let found = page.lines().any(|line| line.starts_with(&start) && line.ends_with(value));
+        assert!(found, "{start}…{value} is not in\n{page}");
+    }
     assert!(run.http("GET /metrics", None).1.contains("aifb_service_ready_seconds"));
     for worker in &mut workers {
         worker.say(&FromWorker::Done { complete: true });

@@ -23,13 +23,16 @@ const USUAL_GATEWAY: &str = "http://localhost:9091";
 /// Longest time for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same where somebody wanted something else than the gateway.
+const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
+
 pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
     let run = select(&args.run)?;
     let run_id = run.record()?.run_id;
     if args.delete {
         let usual = [gateway::JOB, gateway::JOB_OF_COMMAND].map(str::to_owned).to_vec();
         for job in args.job.clone().map_or(usual, |job| vec![job]) {
-            ask(&group(args, &run, &job, &run_id), None)?;
+            ask(&group(args, &run, &job, &run_id), None, PATIENCE)?;
         }
         output::note("Metrics deleted.");
         return Ok(exit::OK);
@@ -42,7 +45,7 @@ pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
     let page = gateway::page(&run_id, &results);
     if args.push {
         let job = args.job.as_deref().unwrap_or(gateway::JOB_OF_COMMAND);
-        ask(&group(args, &run, job, &run_id), Some(&page))?;
+        ask(&group(args, &run, job, &run_id), Some(&page), PATIENCE)?;
         output::out("Metrics pushed successfully!");
     } else if let Some(path) = &args.output {
         fs::write(path, page)
@@ -51,6 +54,20 @@ pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
         output::out_raw(page.as_bytes());
     }
     Ok(exit::OK)
+}
+
+/// Deletes what an ended run has left on the gateway that its recipe or the environment names.
+///
+/// # Errors
+/// If that does not answer.
+pub(super) fn withdraw(run: &RunFolder, run_id: &str) -> Result<()> {
+    match named_gateway(run) {
+        Some(gateway) => {
+            let path = gateway::group_path(gateway::JOB, run_id);
+            ask(&format!("{}{path}", gateway.trim_end_matches('/')), None, WITHDRAW_PATIENCE)
+        }
+        None => Ok(()),
+    }
 }
 
 /// A result with the buckets of its workers' histograms, where all of them are there.
@@ -68,17 +85,22 @@ fn summed(run: &RunFolder, result: LoadResult) -> Summed {
 
 /// URL of the run's group under that job.
 fn group(args: &MetricsArgs, run: &RunFolder, job: &str, run_id: &str) -> String {
-    let of_recipe = || run.recipe().ok()?.monitor.pushgateway;
-    let of_environment = || std::env::var(env::PUSHGATEWAY_URL).ok().filter(|url| !url.is_empty());
-    let gateway = args.gateway_url.clone().or_else(of_recipe).or_else(of_environment);
+    let gateway = args.gateway_url.clone().or_else(|| named_gateway(run));
     let gateway = gateway.unwrap_or_else(|| USUAL_GATEWAY.to_owned());
     format!("{}{}", gateway.trim_end_matches('/'), gateway::group_path(job, run_id))
 }
 
+/// The gateway of the recipe, else that of the environment.
+fn named_gateway(run: &RunFolder) -> Option<String> {
+    let of_recipe = || run.recipe().ok()?.monitor.pushgateway;
+    let of_environment = || std::env::var(env::PUSHGATEWAY_URL).ok().filter(|url| !url.is_empty());
+    of_recipe().or_else(of_environment)
+}
+
 /// Puts a page there, or deletes what is there.
-fn ask(url: &str, page: Option<&str>) -> Result<()> {
+fn ask(url: &str, page: Option<&str>, patience: Duration) -> Result<()> {
     let config = Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(patience))
         .http_status_as_error(false)
         .proxy(None);
     let agent = Agent::new_with_config(config.build());

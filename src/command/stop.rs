@@ -70,6 +70,9 @@ pub(super) fn stop(run: &RunFolder, cancel_job: bool) -> Result<&'static str> {
     let cancel = |job: Option<u32>| job.map_or(Ok(()), slurm::scancel);
     match liveness(run, &mut record) {
         Liveness::Ended | Liveness::Lost => {
+            if let Err(error) = super::metrics::withdraw(run, &record.run_id) {
+                output::note(error);
+            }
             if cancel_job {
                 cancel(job)?;
                 return Ok("had ended already; job cancelled");

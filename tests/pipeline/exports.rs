@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     LOAD, Local, recipe,
-    servers::{Server, get, unpacked},
+    servers::{Server, free, get, unpacked},
     text,
 };
 
@@ -94,6 +94,28 @@ fn every_sample_is_in_prometheus(release: &str) {
     local.nothing_left();
 }
 
+/// Nobody listens when the run begins: what was sampled meanwhile comes when somebody does.
+#[test]
+fn samples_of_an_outage_are_in_prometheus_once() {
+    let Some(unpacked) = unpacked("bookworm") else { return };
+    let address = free();
+    let monitor = format!("sample: 100ms, remote_write: 'http://{address}/api/v1/write'");
+    let local = Local::new(&monitored(&monitor, "60s"));
+    let mut child = local.start(&["run", "--local", "x.yaml"]);
+    until_measuring(&local);
+    let name = "node_cpu_seconds_total";
+    local.until("some samples", PATIENCE, || recorded(&local, name, ("mode", "idle")).len() > 20);
+    let prometheus = Server::prometheus_at(&unpacked, "", address);
+    let sent = "aifb_export_samples_total{outcome='sent'} > 0";
+    local.until(sent, PATIENCE, || !prometheus.query(sent).is_empty());
+    let output = local.run(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let _code = child.wait().unwrap();
+    let stored = prometheus.query(&format!("aifb_{name}{{mode='idle'}}[1h]"));
+    assert_eq!(points(&stored[0]), recorded(&local, name, ("mode", "idle")));
+    local.nothing_left();
+}
+
 /// Time in milliseconds and value of each sample of a range.
 fn points(series: &Value) -> Vec<(i64, f64)> {
     let point = |point: &Value| {
@@ -112,9 +134,9 @@ fn recorded(local: &Local, name: &str, label: (&str, &str)) -> Vec<(i64, f64)> {
     let of_series = |series: &&samples::Series| {
         series.name == name && series.labels.get(label.0).is_some_and(|value| value == label.1)
     };
-    let id = recording.series.values().find(of_series).unwrap().id;
+    let Some(series) = recording.series.values().find(of_series) else { return Vec::new() };
     let of_sample = |sample: &samples::Sample| {
-        let value = sample.values.iter().find(|(of, _)| *of == id)?.1;
+        let value = sample.values.iter().find(|(of, _)| *of == series.id)?.1;
         Some((i64::try_from(sample.epoch_ns / 1_000_000).unwrap(), value))
     };
     recording.samples.iter().filter_map(of_sample).collect()
@@ -193,6 +215,10 @@ fn a_pushgateway_has_the_summary_until_the_run_is_stopped() {
     let stopped = run_id(&second);
     second.until("the end of its group", PATIENCE, || !has(&stopped));
     assert!(has(&id), "the other run's group is gone");
+    // Of an ended run, too.
+    let output = local.run(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(!has(&id), "{}", pushed());
     let output = local.run(&["metrics", "--delete"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(!has(&id), "{}", pushed());

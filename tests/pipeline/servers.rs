@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -26,6 +26,11 @@ pub(crate) fn unpacked(release: &str) -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
 }
 
+/// An address where nobody listens.
+pub(crate) fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 /// A server that ends with its test.
 pub(crate) struct Server {
     pub(crate) address: String,
@@ -36,6 +41,11 @@ pub(crate) struct Server {
 impl Server {
     /// Prometheus with this configuration; samples can be written to it.
     pub(crate) fn prometheus(unpacked: &Path, configuration: &str) -> Self {
+        Self::prometheus_at(unpacked, configuration, free())
+    }
+
+    /// The same at a certain address.
+    pub(crate) fn prometheus_at(unpacked: &Path, configuration: &str, address: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("prometheus.yml"), configuration).unwrap();
         let data = folder.path().join("data");
@@ -43,28 +53,27 @@ impl Server {
             format!("--config.file={}", folder.path().join("prometheus.yml").display()),
             format!("--storage.tsdb.path={}", data.display()),
             "--web.enable-remote-write-receiver".to_owned(),
-            "--log.level=warn".to_owned(),
+            "--log.level=error".to_owned(),
         ];
-        Self::start(&unpacked.join("bin/prometheus"), &words, folder)
+        Self::start(&unpacked.join("bin/prometheus"), &words, folder, address)
     }
 
     /// A Pushgateway that keeps nothing beyond its life: by default Debian's restores old groups.
     pub(crate) fn pushgateway(unpacked: &Path) -> Self {
         let words = ["--persistence.file=".to_owned(), "--log.level=warn".to_owned()];
         let folder = tempfile::tempdir().unwrap();
-        Self::start(&unpacked.join("bin/prometheus-pushgateway"), &words, folder)
+        Self::start(&unpacked.join("bin/prometheus-pushgateway"), &words, folder, free())
     }
 
-    fn start(program: &Path, words: &[String], folder: TempDir) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fn start(program: &Path, words: &[String], folder: TempDir, address: SocketAddr) -> Self {
         let child = Command::new(program)
-            .arg(format!("--web.listen-address={free}"))
+            .arg(format!("--web.listen-address={address}"))
             .args(words)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { address: free.to_string(), child, _folder: folder };
+        let server = Self { address: address.to_string(), child, _folder: folder };
         let begun = Instant::now();
         while get(&server.url("/-/ready"), &[]).is_none() {
             assert!(begun.elapsed() < PATIENCE, "{} is not ready", program.display());

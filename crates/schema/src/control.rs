@@ -108,6 +108,9 @@ pub struct NodeReport {
     /// Messages of its load workers, in order.
     #[serde(default)]
     pub workers: Vec<WorkerMessage>,
+    /// What makes the run less than it should be, such as records that a full disk did not take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// A measurement of its clock against the coordinator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockOffset>,

@@ -115,6 +115,9 @@ impl Ending {
 /// more than an hour; it counts as lost after seconds.
 const WAITING_MAX: usize = 10_000;
 
+/// Doubts of one report; more of them say nothing new.
+const WARNINGS_MAX: usize = 20;
+
 /// What waits to be told to the coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -129,6 +132,8 @@ pub(crate) struct Waiting {
     pub(crate) events: Vec<ReplicaEvent>,
     /// What workers said.
     pub(crate) workers: Vec<WorkerMessage>,
+    /// Doubts about this node's part.
+    pub(crate) warnings: Vec<String>,
     /// The latest measurement of the clock.
     pub(crate) clock: Option<ClockOffset>,
     /// What samples show.
@@ -139,6 +144,7 @@ impl Waiting {
     fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.workers.is_empty()
+            && self.warnings.is_empty()
             && self.clock.is_none()
             && self.troubles.is_empty()
     }
@@ -151,6 +157,15 @@ impl Outbox {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.events.len() < WAITING_MAX {
             waiting.events.push(ReplicaEvent { service: service.to_owned(), replica, change });
+        }
+        self.filled.notify_one();
+    }
+
+    /// Tells a doubt about this node's part of the run; the coordinator keeps it with the run.
+    pub(crate) fn warn(&self, message: String) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.warnings.len() < WARNINGS_MAX {
+            waiting.warnings.push(message);
         }
         self.filled.notify_one();
     }

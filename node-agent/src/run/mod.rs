@@ -53,7 +53,7 @@ use client::Client;
 use clock_offset::CoordinatorClock;
 use context::{Context, Ending, Outbox};
 use coordinator::Coordinator;
-use files::Files;
+use files::{Files, Trouble};
 use input::Input;
 use peer::{Link, Peer};
 use replica::{At, Replicas};
@@ -357,10 +357,19 @@ impl Agent {
                     }
                     let troubles = self.sampling.troubles();
                     troubles.into_iter().for_each(|one| self.context.outbox.trouble(one));
+                    self.tell_trouble();
                 }
             }
         }
         self.end(coordinator).await;
+    }
+
+    /// Tells of records that the file system did not take: a full disk, most likely.
+    fn tell_trouble(&self) {
+        if let Some(Trouble { lost, reason }) = self.context.files.take_trouble() {
+            let reason = reason.unwrap_or_default();
+            self.context.outbox.warn(format!("{lost} records were not written: {reason}"));
+        }
     }
 
     async fn carry_out(&self, order: NodeOrder) {

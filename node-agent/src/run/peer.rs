@@ -180,6 +180,7 @@ impl Peer {
             sequence,
             events: news.events,
             workers: news.workers,
+            warnings: news.warnings,
             clock: news.clock,
             troubles: news.troubles,
             leaving: false,

@@ -69,7 +69,9 @@ impl Sampling {
                 Some(handle)
             }
             Err(error) => {
-                tracing::error!("sampling could not be started: {error:#}");
+                let warning = format!("sampling could not be started: {error:#}");
+                tracing::error!("{warning}");
+                context.outbox.warn(warning);
                 None
             }
         };
@@ -246,6 +248,8 @@ fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Conf
         Ok(())
     };
     if let Err(error) = start() {
-        tracing::error!("remote write could not be started: {error:#}");
+        let warning = format!("remote write could not be started: {error:#}");
+        tracing::error!("{warning}");
+        context.outbox.warn(warning);
     }
 }

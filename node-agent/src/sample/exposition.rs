@@ -189,6 +189,34 @@ mod tests {
     }
 
     #[test]
+    fn a_histogram_has_one_head_and_its_buckets_in_their_order() {
+        let bucket = |le: &str, value| Shown {
+            family: &metric::REQUEST_DURATION_BUCKET,
+            labels: vec![("load", "l".to_owned()), ("le", le.to_owned())],
+            value,
+        };
+        let count = Shown {
+            family: &metric::REQUEST_DURATION_COUNT,
+            labels: vec![("load", "l".to_owned())],
+            value: 3.0,
+        };
+        let shown = [count, bucket("0.5", 1.0), bucket("10.0", 2.0), bucket("+Inf", 3.0)];
+        let text = String::from_utf8(encode(&shown, &[], true)).unwrap();
+        let name = "aifb_request_duration_seconds";
+        let (_, after_help) = text.split_once('\n').unwrap();
+        assert_eq!(
+            after_help,
+            format!(
+                "# TYPE {name} histogram\n# UNIT {name} seconds\n\
+                 {name}_bucket{{load=\"l\",le=\"0.5\"}} 1\n\
+                 {name}_bucket{{load=\"l\",le=\"10.0\"}} 2\n\
+                 {name}_bucket{{load=\"l\",le=\"+Inf\"}} 3\n\
+                 {name}_count{{load=\"l\"}} 3\n# EOF\n"
+            )
+        );
+    }
+
+    #[test]
     fn the_accept_header_decides() {
         let prometheus = "application/openmetrics-text;version=1.0.0,\
             application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";

@@ -233,10 +233,6 @@ impl Coordinator {
         self.show_loads(now);
         self.tell_measuring();
         self.announce_targets();
-        if let Some(trouble) = self.context.files.take_trouble() {
-            let reason = trouble.reason.unwrap_or_default();
-            self.warn(&format!("{} records were not written: {reason}", trouble.lost));
-        }
     }
 
     /// Puts the loads' progress on `/metrics`.

@@ -119,6 +119,9 @@ impl Coordinator {
             for event in report.events {
                 self.replica_event(&name, event);
             }
+            for warning in report.warnings {
+                self.warn(&format!("node {name}: {warning}"));
+            }
             // Before the workers' messages: one that is done was measured just before it said so.
             if let Some(clock) = report.clock {
                 self.clock_measured(&name, clock);
