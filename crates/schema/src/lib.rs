@@ -9,6 +9,7 @@ pub mod names;
 
 #[cfg(feature = "full")]
 pub mod control;
+#[cfg(feature = "full")]
 pub mod gateway;
 #[cfg(feature = "full")]
 pub mod logs;

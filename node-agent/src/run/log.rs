@@ -5,8 +5,7 @@ use std::{io, path::PathBuf};
 use aifb_schema::recipe::LogLevel;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter,
-    filter::dynamic_filter_fn,
+    filter::{Targets, dynamic_filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
@@ -18,7 +17,8 @@ use crate::logging::SharedLogging;
 /// Sends all log lines that `logging` lets through to `path` through the writing thread. The
 /// variable `AIFB_LOG` says more precisely which.
 pub(crate) fn start(files: &Files, path: PathBuf, logging: SharedLogging) {
-    let asked = EnvFilter::try_from_env("AIFB_LOG").ok();
+    let asked = std::env::var("AIFB_LOG").ok();
+    let asked: Option<Targets> = asked.and_then(|text| text.parse().ok());
     let own = asked.is_none();
     let filter = dynamic_filter_fn(move |of, _| logging.writes(level(of)) && (!own || is_ours(of)));
     let lines = fmt::layer().json().with_writer(ToFiles { files: files.clone(), path });
