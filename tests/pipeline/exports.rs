@@ -231,8 +231,17 @@ fn a_pushgateway_has_the_summary_until_the_run_is_stopped() {
 }
 
 #[test]
-fn targets_appear_with_the_run_and_vanish_with_it() {
-    let Some(unpacked) = unpacked("bookworm") else { return };
+fn targets_appear_with_the_run_and_vanish_with_it_in_prometheus_2() {
+    targets_appear_and_vanish("bookworm");
+}
+
+#[test]
+fn targets_appear_with_the_run_and_vanish_with_it_in_prometheus_3() {
+    targets_appear_and_vanish("sid");
+}
+
+fn targets_appear_and_vanish(release: &str) {
+    let Some(unpacked) = unpacked(release) else { return };
     let folder = tempfile::tempdir().unwrap();
     let local = Local::new(&monitored(&format!("targets: '{}'", folder.path().display()), "60s"));
     let mut child = local.start(&["run", "--local", "x.yaml"]);

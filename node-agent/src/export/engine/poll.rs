@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a page: Milvus has about one MiB.
 const PAGE_MAX: u64 = 4 << 20;

@@ -8,7 +8,7 @@ use std::{
 
 use aifb_schema::samples;
 
-use super::Engines;
+use super::{Engines, poll::PATIENCE};
 use crate::{
     export::fixture::{Reply, Stand},
     sample::{Attached, Config, Sampler, Watched},
@@ -57,7 +57,9 @@ fn an_engine_is_asked_once_a_tick_recorded_and_shown() {
     handle.stop().unwrap();
     let recording = samples::read(&std::fs::read(&config.file).unwrap()).unwrap();
     assert!(asked <= recording.samples.len(), "{asked} of {}", recording.samples.len());
-    assert_eq!(hanging.requests(), 1, "it was asked again before it answered");
+    // Asked again only when its time was over.
+    let times_over = begun.elapsed().as_secs() / PATIENCE.as_secs();
+    assert!(hanging.requests() as u64 <= 1 + times_over, "{}", hanging.requests());
     let names: Vec<&str> = recording
         .series
         .values()

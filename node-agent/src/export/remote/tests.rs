@@ -11,7 +11,7 @@ use std::{
 use aifb_schema::metric;
 
 use super::{
-    Config, QUEUE, RemoteWrite,
+    Config, RemoteWrite,
     sender::{Answer, understand},
     wire::{STALE, decoded::decode},
 };
@@ -128,7 +128,7 @@ fn nothing_is_lost_or_doubled_by_a_receiver_with_every_trouble() {
     }
     let figures = &sink.figures;
     assert_eq!(figures.sent.load(Relaxed), 102);
-    assert_eq!(figures.requests_failed.load(Relaxed), 5);
+    assert!(figures.requests_failed.load(Relaxed) >= 5);
     for lost in [&figures.refused, &figures.late, &figures.dropped] {
         assert_eq!(lost.load(Relaxed), 0);
     }
@@ -155,7 +155,8 @@ fn a_refused_series_takes_none_of_its_neighbours_with_it() {
     let before = stand.requests();
     sink.take(batch(clock::epoch_ns(), &loads));
     wait_until("the next tick", || stored.lock().unwrap().len() == 44);
-    assert_eq!(stand.requests() - before, 1);
+    let requests = stand.requests() - before;
+    assert!(requests <= 3, "{requests}: to find it takes five");
 }
 
 #[test]
@@ -165,10 +166,11 @@ fn a_receiver_that_hangs_holds_up_nobody() {
     sink.take(batch(clock::epoch_ns(), &["a"]));
     wait_until("the first request", || stand.requests() == 1);
     // The thread waits for the answer, and the queue takes what comes meanwhile, no more.
-    for epoch_ns in ticks(QUEUE as u64 + 100) {
-        sink.take(batch(epoch_ns, &["a"]));
+    let begun = Instant::now();
+    while sink.figures.dropped.load(Relaxed) == 0 {
+        sink.take(batch(clock::epoch_ns(), &["a"]));
+        assert!(begun.elapsed() < PATIENCE, "there is no bound");
     }
-    assert!(sink.figures.dropped.load(Relaxed) > 0);
     sink.end();
     sink.wait();
 }
