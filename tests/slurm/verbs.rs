@@ -226,6 +226,8 @@ fn recipes_are_found_checked_and_run_by_hand() {
     assert_eq!(up["AIFB_JOB_ID"], job.to_string(), "{up:#}");
     let load: Value = serde_json::from_str(&case.read("load.json")).unwrap();
     assert_eq!(load["counts"]["ok"], 50, "{load:#}");
+    let metrics = case.run(&["aifb", "metrics", &job.to_string()]).ok();
+    assert!(metrics.contains("# TYPE ") && metrics.contains("benchmark_"), "{metrics}");
     case.nothing_left(job);
 }
 
