@@ -1,10 +1,15 @@
 //! What a record holds, and what recording it cost: computed from the record itself.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    path::Path,
+    time::Duration,
+};
 
 use aifb_schema::{
     metric::{self, Family},
-    samples::{self, Recording},
+    samples::{self, Recording, Series},
 };
 use aifb_stats::rank::{Quantile, of_sorted};
 use anyhow::Context as _;
@@ -78,22 +83,17 @@ impl Summary {
         let ends = recording.samples.first().zip(recording.samples.last());
         let ns = ends.map_or(0, |(first, last)| last.mono_ns.saturating_sub(first.mono_ns));
         let duration_seconds = Duration::from_nanos(ns).as_secs_f64();
+        let columns = Columns::of(recording);
         let cpu: Option<f64> = ["user", "system"]
             .into_iter()
             .map(|mode| {
-                let values = values(recording, &metric::AGENT_CPU, ("mode", mode));
+                let values = columns.values(&metric::AGENT_CPU, "mode", mode)?;
                 Some(values.last()? - values.first()?)
             })
             .sum();
+        let peak = columns.values(&metric::AGENT_MEMORY, "kind", "peak");
         let collect = recording.samples.iter();
         let collect = collect.map(|one| Duration::from_nanos(one.collect_ns.into()).as_secs_f64());
-        let sources = recording.series.values();
-        let sources = sources.filter(|one| one.name == metric::AGENT_SOURCE_DURATION.name);
-        let sources = sources.filter_map(|one| one.labels.get("source")).filter_map(|source| {
-            let label = ("source", source.as_str());
-            let spread = Spread::of(values(recording, &metric::AGENT_SOURCE_DURATION, label))?;
-            Some((source.clone(), spread))
-        });
         Self {
             file,
             samples: recording.samples.len(),
@@ -102,12 +102,17 @@ impl Summary {
             duration_seconds,
             agent_cpu_seconds: cpu,
             agent_cpu_ratio: cpu.filter(|_| ns > 0).map(|cpu| cpu / duration_seconds),
-            agent_peak_memory_bytes: values(recording, &metric::AGENT_MEMORY, ("kind", "peak"))
-                .last()
-                .copied(),
-            tick_lag_seconds: Spread::of(values(recording, &metric::AGENT_TICK_LAG, ("", ""))),
+            agent_peak_memory_bytes: peak.and_then(|peak| peak.last().copied()),
+            tick_lag_seconds: columns
+                .of_family(&metric::AGENT_TICK_LAG)
+                .find_map(|(_, values)| Spread::of(values.to_vec())),
             collect_seconds: Spread::of(collect.collect()),
-            source_seconds: sources.collect(),
+            source_seconds: columns
+                .of_family(&metric::AGENT_SOURCE_DURATION)
+                .filter_map(|(series, values)| {
+                    Some((series.labels.get("source")?.clone(), Spread::of(values.to_vec())?))
+                })
+                .collect(),
             facts: Vec::new(),
         }
     }
@@ -154,15 +159,28 @@ impl Summary {
     }
 }
 
-/// All values of one series, in their order; the family's only one where the label is empty.
-fn values(recording: &Recording, family: &Family, label: (&str, &str)) -> Vec<f64> {
-    let ids: Vec<u32> = recording
-        .series
-        .values()
-        .filter(|one| one.name == family.name)
-        .filter(|one| label.0.is_empty() || one.labels.get(label.0).is_some_and(|is| is == label.1))
-        .map(|one| one.id)
-        .collect();
-    let all = recording.samples.iter().flat_map(|sample| &sample.values);
-    all.filter(|(id, _)| ids.contains(id)).map(|(_, value)| *value).collect()
+/// All values of each series, in their order.
+struct Columns<'r> {
+    series: &'r BTreeMap<u32, Series>,
+    values: HashMap<u32, Vec<f64>>,
+}
+
+impl<'r> Columns<'r> {
+    fn of(recording: &'r Recording) -> Self {
+        let mut values: HashMap<u32, Vec<f64>> = HashMap::new();
+        for (id, value) in recording.samples.iter().flat_map(|sample| &sample.values) {
+            values.entry(*id).or_default().push(*value);
+        }
+        Self { series: &recording.series, values }
+    }
+
+    fn of_family(&self, family: &'static Family) -> impl Iterator<Item = (&'r Series, &[f64])> {
+        let of = self.series.values().filter(|one| one.name == family.name);
+        of.filter_map(|one| Some((one, self.values.get(&one.id)?.as_slice())))
+    }
+
+    fn values(&self, family: &'static Family, key: &str, value: &str) -> Option<&[f64]> {
+        let fits = |one: &Series| one.labels.get(key).is_some_and(|is| is == value);
+        self.of_family(family).find(|(one, _)| fits(one)).map(|(_, values)| values)
+    }
 }

@@ -133,3 +133,21 @@ fn wrong_usage_is_explained() {
     }
     assert_eq!(std::fs::read(folder.path().join("samples.bin")).unwrap(), b"mine");
 }
+
+#[test]
+fn a_device_that_hangs_delays_no_tick_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let counters = folder.path().join("sys/class/infiniband/mlx5_0/ports/1/counters");
+    std::fs::create_dir_all(&counters).unwrap();
+    // Whoever opens it waits for somebody who writes.
+    nix::unistd::mkfifo(&counters.join("port_rcv_data"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sys = format!("--sys-root={}", folder.path().join("sys").display());
+    let arguments = [&["--every", "100ms", "--for", "2s", &sys][..], &NO_GPU].concat();
+    let sampler = Sampler::start(&folder.path().join("out"), &arguments, None);
+    let (code, _, messages, record) = sampler.end();
+    assert_eq!((code, messages.as_str()), (0, ""));
+    assert!(samples(&record) >= 3 && record.0.ended);
+    let last = record.last();
+    assert_eq!(last["agent_source_absent_info{reason=no_answer,source=devices}"], 1.0);
+    assert!(last.contains_key("node_cpu_seconds_total{mode=user}"), "{last:?}");
+}

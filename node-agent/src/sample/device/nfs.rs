@@ -54,6 +54,10 @@ impl Nfs {
 
 /// Where an NFS device is mounted; absent for another file system.
 fn nfs_folder(device: &str) -> Option<&str> {
+    // Most mounts are others; this costs less than taking them apart.
+    if !device.contains(" nfs") {
+        return None;
+    }
     let (_, rest) = device.split_once(" mounted on ")?;
     let (folder, kind) = rest.split_once(" with fstype ")?;
     kind.starts_with("nfs").then_some(folder)
