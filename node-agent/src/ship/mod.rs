@@ -20,6 +20,7 @@ mod cli;
 mod cut;
 mod json;
 mod level;
+mod pack;
 mod proto;
 mod push;
 mod quarantine;
@@ -82,7 +83,7 @@ pub(crate) struct Config {
     pub(crate) logging: SharedLogging,
     /// The first files; more may come.
     pub(crate) sources: Vec<Source>,
-    /// A folder whose `*.log` files are shipped, with labels for each.
+    /// A folder whose log files are shipped, with labels for each.
     pub(crate) folder: Option<(PathBuf, BTreeMap<String, String>)>,
     /// Whether it ends when everything is sent and the files do not grow any more.
     pub(crate) until_idle: bool,

@@ -77,11 +77,14 @@ fn written(head: &[u8], near_ns: u64) -> Option<Read<'_>> {
     for _ in 0..PLACES {
         let start = at + head.get(at..)?.iter().position(u8::is_ascii_digit)?;
         let rest = head.get(start..)?;
-        let read = calendar(rest, near_ns).or_else(|| klog(head, start, near_ns));
-        if read.is_some() {
-            return read;
+        let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        // A date begins with a year or a month, klog's with both.
+        if matches!(length, 2 | 4)
+            && let Some(read) = calendar(rest, near_ns).or_else(|| klog(head, start, near_ns))
+        {
+            return Some(read);
         }
-        at = start + rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        at = start + length;
     }
     None
 }

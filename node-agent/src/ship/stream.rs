@@ -16,7 +16,9 @@ use super::{
     backoff::Backoff,
     checkpoint::{Batch, Checkpoint, State},
     cut::{Entry, How, cut},
-    json, proto,
+    json,
+    pack::pack,
+    proto,
     push::{Client, Outcome},
     quarantine::{Quarantine, Refused},
     source::{Rendered, Source},
@@ -413,9 +415,8 @@ impl Stream {
             }
             LokiEncoding::Protobuf => {
                 proto::request(bytes, entries, &self.rendered, body);
-                packed.resize(snap::raw::max_compress_len(body.len()), 0);
-                let length = packer.compress(body, packed).map_err(io::Error::other)?;
-                packed.get(..length).unwrap_or_default()
+                pack(body, packer, packed)?;
+                packed.as_slice()
             }
         };
         Ok(tools.client.send(body))
