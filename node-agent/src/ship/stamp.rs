@@ -172,7 +172,7 @@ fn year_of(near_ns: u64) -> i64 {
 fn epoch(head: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"ts\":";
     let text = head.get(memmem::find(head, KEY)? + KEY.len()..)?;
-    let whole = u64::from(digits(text, 0, 10)?);
+    let whole = u64::from(digits(text, 0, 5)?) * 100_000 + u64::from(digits(text, 5, 5)?);
     let (fraction_ns, _) = match text.get(10..)? {
         [b'.', tail @ ..] => fraction(tail),
         rest => (0, rest),
