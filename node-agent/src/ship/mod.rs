@@ -15,6 +15,7 @@
 //! the others. The thread's memory does not grow with what waits.
 
 mod backoff;
+mod buffers;
 mod checkpoint;
 mod cli;
 mod cut;
@@ -44,10 +45,11 @@ use std::{
 use aifb_schema::logs::LogLedger;
 
 use crate::logging::SharedLogging;
+use buffers::Buffers;
 use checkpoint::Checkpoint;
 use push::Client;
 use quarantine::Quarantine;
-use stream::{Buffers, Stream, Tools, Turn};
+use stream::{Stream, Tools, Turn};
 
 pub(crate) use cli::{Arguments, main};
 pub(crate) use push::Target;
