@@ -46,7 +46,7 @@ use aifb_schema::logs::LogLedger;
 
 use crate::logging::SharedLogging;
 use buffers::Buffers;
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, State};
 use push::Client;
 use quarantine::Quarantine;
 use stream::{Stream, Tools, Turn};
@@ -108,6 +108,14 @@ pub(crate) struct Handle {
 impl Handle {
     /// Ships these files too.
     pub(crate) fn watch(&self, sources: Vec<Source>) {
+        // In the ledger from now on: the thread may wait for an answer for a while.
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in &sources {
+            if !ledger.streams.iter().any(|stream| stream.file == source.name) {
+                ledger.streams.push(State::new(&source.name).ledger(0));
+            }
+        }
+        drop(ledger);
         let _ended = self.commands.send(Command::Watch(sources));
     }
 
