@@ -293,7 +293,7 @@ Examples:
 pub(crate) struct StopArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Also cancel the Slurm job
+    /// Also cancel the Slurm job, even one that still waits in the queue
     #[arg(long)]
     pub(crate) job: bool,
     /// Print one JSON document

@@ -20,7 +20,10 @@ use crate::{
 const STOP_DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) fn run(args: &StopArgs) -> Result<i32> {
-    let run = select(&args.run)?;
+    let run = match select(&args.run) {
+        Err(missing) if args.job => return cancel_waiting(args, missing),
+        found => found?,
+    };
     let how = stop(&run, args.job)?;
     let record = run.record()?;
     if args.json {
@@ -32,6 +35,27 @@ pub(super) fn run(args: &StopArgs) -> Result<i32> {
         }));
     } else {
         output::out(format!("{} {}: {how}", record.run_id, record.state.as_str()));
+    }
+    Ok(0)
+}
+
+/// Cancels a job that has no run yet, most often because it still waits in the queue. `missing` says
+/// why there is no run; it is the answer where there is no such job either.
+fn cancel_waiting(args: &StopArgs, missing: CommandError) -> Result<i32> {
+    let Some(job) = args.run.run.as_deref().and_then(|job| job.parse().ok()) else {
+        return Err(missing);
+    };
+    // Without Slurm it is the missing run that has to be told.
+    let waits = slurm::queue::job(job).ok().flatten().is_some_and(|job| !job.is_over());
+    if !waits {
+        return Err(missing);
+    }
+    slurm::scancel(job)?;
+    let how = "no run yet; job cancelled";
+    if args.json {
+        output::out_json(&json!({"run_id": null, "how": how, "state": null, "job_id": job}));
+    } else {
+        output::out(format!("{job}: {how}"));
     }
     Ok(0)
 }

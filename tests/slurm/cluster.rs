@@ -262,7 +262,8 @@ impl Case {
                 "job {job} has not ended within {within:?}: {text}{}",
                 self.state_text()
             );
-            std::thread::sleep(Duration::from_millis(200));
+            // Asking costs Slurm and the machine more than the job does.
+            std::thread::sleep(Duration::from_millis(500));
         }
     }
 
@@ -324,16 +325,21 @@ impl Case {
     #[track_caller]
     pub fn nothing_left(&self, job: u32) {
         let started = Instant::now();
+        // One grep over all processes: a look must not take long on a busy machine. The shell that
+        // looks has the folder's name in its own command line.
         let script = format!(
-            r#"grep -l -E '/job_{job}(/|$)' /proc/[0-9]*/cgroup 2>/dev/null | while read -r f; do
-                 pid=${{f#/proc/}}; pid=${{pid%/cgroup}}; echo "process of the job: $pid $(tr '\0' ' ' < /proc/$pid/cmdline)"; done
-               for f in /proc/[0-9]*/cmdline; do pid=${{f#/proc/}}; pid=${{pid%/cmdline}}
-                 [[ $pid == $$ ]] || ! tr '\0' ' ' < $f 2>/dev/null | grep -q -F '{folder}' || echo "process of the case: $pid $(tr '\0' ' ' < $f)"; done
+            r#": this-looks-for-what-is-left
+               show() {{ while read -r f; do pid=${{f#/proc/}}; pid=${{pid%/*}}
+                 line=$(tr '\0' ' ' < /proc/$pid/cmdline) && [[ $line != *this-looks-for-what-is-left* ]] &&
+                   echo "process of the $1: $pid $line"; done 2>/dev/null; }}
+               grep -l -E '/job_{job}(/|$)' /proc/[0-9]*/cgroup 2>/dev/null | show job
+               grep -l -a -F '{folder}' /proc/[0-9]*/cmdline 2>/dev/null | show case
                grep -F '{folder}' /proc/mounts && echo "mount above"
                grep -E '@aifb-.*-{job}(\.|-)' /proc/net/unix && echo "socket above"; true"#,
             folder = self.inside
         );
         loop {
+            let look = started.elapsed();
             let left: String = self
                 .cluster
                 .nodes()
@@ -346,7 +352,7 @@ impl Case {
                 break;
             }
             assert!(
-                started.elapsed() < Duration::from_secs(10),
+                look < Duration::from_secs(10),
                 "10 s after its end job {job} left:\n{left}\n{}",
                 self.state_text()
             );

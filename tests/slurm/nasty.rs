@@ -75,7 +75,7 @@ fn an_array_of_a_thousand() {
     let submitted = Instant::now();
     let options = ["--aifb-recipe=x.yaml", "--array=0-999%2", "--mem=100", "--output=out-%a"];
     let job = case.sbatch(&options, ASK);
-    assert!(submitted.elapsed() < Duration::from_secs(10), "{:?}", submitted.elapsed());
+    assert!(submitted.elapsed() < Duration::from_secs(60), "{:?}", submitted.elapsed());
     let queue = ["squeue", "-h", "-r", "-o", "%i", "-j", &job.to_string()];
     case.until("four finished tasks", MINUTES, || {
         (0..4).all(|task| case.read(&format!("out-{task}")).contains("spank")).then_some(())
@@ -256,7 +256,7 @@ fn sigterm_leads_to_an_ordered_stop() {
     started(&case);
     let begun = Instant::now();
     cancel(&case, job);
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert_eq!(case.record()["ended"]["signal"], "TERM", "{}", case.state_text());
     let events = fs::read_to_string(case.only_run().join("events.jsonl")).unwrap();
     let stopped: Vec<&str> = events

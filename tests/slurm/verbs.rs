@@ -122,6 +122,22 @@ fn an_interrupted_follower_says_how_to_go_on() {
     case.wait(job.parse().unwrap(), MINUTES);
 }
 
+/// What waits in the queue has no run folder that could be looked up.
+#[test]
+fn a_waiting_job_is_cancelled() {
+    let case = case!("stop-waiting");
+    case.write("x.yaml", &recipes::service(""));
+    let job = case.sbatch(&["--aifb-recipe=x.yaml", "--hold"], "true");
+    let id = job.to_string();
+    let ran = case.run(&["aifb", "stop", &id]);
+    assert_eq!(ran.code, 2, "without --job it is left alone: {ran:?}");
+    let stopped = json(case.run(&["aifb", "stop", &id, "--job", "--json"]));
+    assert_eq!((&stopped["job_id"], &stopped["run_id"]), (&job.into(), &Value::Null));
+    assert!(case.wait(job, MINUTES).state.starts_with("CANCELLED"));
+    let again = case.run(&["aifb", "stop", &id, "--job"]);
+    assert_eq!(again.code, 2, "{again:?}");
+}
+
 #[test]
 fn a_refused_submission_answers_ko() {
     let case = case!("ko");

@@ -1,6 +1,6 @@
 //! Classes of failures, one list for all drivers.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,15 +96,13 @@ pub(crate) struct Fault {
 const MESSAGE_MAX: usize = 500;
 
 impl Fault {
-    /// A fault; a long message is cut.
+    /// A fault; of a long message both ends are kept.
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if message.len() > MESSAGE_MAX {
-            let end = (0..=MESSAGE_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-            message.truncate(end);
-            message.push('…');
+        let message = message.into();
+        match shortened(&message, MESSAGE_MAX) {
+            Cow::Borrowed(_) => Self { class, message },
+            Cow::Owned(message) => Self { class, message },
         }
-        Self { class, message }
     }
 
     /// The fault of a failed connect.
@@ -116,6 +114,17 @@ impl Fault {
         };
         Self::new(class, format!("connecting to {address}: {error}"))
     }
+}
+
+/// A text of at most about `most` bytes: of a longer one the middle is left out, for a Python
+/// traceback says what happened at its end.
+pub(super) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return text.into();
+    }
+    let (head, _) = text.split_at(text.floor_char_boundary(most / 2));
+    let (_, tail) = text.split_at(text.ceil_char_boundary(text.len() - most / 2));
+    format!("{head}…{tail}").into()
 }
 
 impl fmt::Display for Fault {
@@ -139,9 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_are_cut_between_characters() {
-        let fault = Fault::new(Class::Parse, "ä".repeat(400));
+    fn of_long_messages_both_ends_are_kept() {
+        let text = format!("first{}last", "ä".repeat(400));
+        let fault = Fault::new(Class::Parse, text);
         assert!(fault.message.len() <= MESSAGE_MAX + '…'.len_utf8());
-        assert!(fault.message.ends_with("ä…"));
+        assert!(fault.message.starts_with("firstä") && fault.message.ends_with("älast"));
+        assert!(fault.message.contains("ä…ä"), "{fault}");
+        let short = "ä".repeat(MESSAGE_MAX / 2);
+        assert_eq!(Fault::new(Class::Parse, short.clone()).message, short);
     }
 }

@@ -6,6 +6,8 @@ use std::{cell::Cell, fmt};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
+use super::class::shortened;
+
 /// Values that are kept: an error object has some ten.
 const VALUES_MAX: u32 = 64;
 
@@ -73,8 +75,7 @@ impl<'de> de::Visitor<'de> for Part<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        let end = text.floor_char_boundary(TEXT_MAX);
-        Ok(text.get(..end).unwrap_or_default().into())
+        Ok(shortened(text, TEXT_MAX).into())
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -147,7 +148,7 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
         assert!(read(&deep).is_some());
         let text = format!("\"{}\"", "é".repeat(100_000));
-        assert_eq!(read(&text).unwrap().len(), 1000 + 2);
+        assert_eq!(read(&text).unwrap().len(), 1000 + '…'.len_utf8() + 2);
         let names = format!("{{\"{}\":1}}", "n".repeat(5000));
         assert!(read(&names).unwrap().len() < 1100);
     }

@@ -155,7 +155,8 @@ fn failures_have_their_class() {
     for driver in ["triton-generate", "kserve-grpc"] {
         let result = triton.run(driver, "gen", &[&fail[..], &["--kserve", tokens]].concat());
         assert_eq!(result.errors.get("error_event_in_200"), Some(&20), "{:?}", result.errors);
-        assert!(result.error_examples["error_event_in_200"].contains("as asked for"));
+        let example = &result.error_examples["error_event_in_200"];
+        assert!(example.contains("as asked for"), "{driver}: {example}");
     }
     let wrong = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1,3]}]}"#;
     for driver in ["kserve-http", "kserve-grpc"] {

@@ -175,18 +175,26 @@ impl Decoder {
         matches!(self.state, State::UntilClose | State::Done)
     }
 
+    /// However the bytes come: until the empty line only the begin of the first line is looked at.
     fn head<'b, S: Sink>(&mut self, bytes: &'b [u8], sink: &mut S) -> Result<&'b [u8], S::Error> {
-        if self.kept.is_empty()
-            && let Some(used) = self.parse(bytes, sink)?
-        {
-            return Ok(bytes.get(used..).unwrap_or_default());
+        if self.kept.is_empty() {
+            match self.parse(bytes, sink) {
+                Ok(Some(used)) => return Ok(bytes.get(used..).unwrap_or_default()),
+                Err(error) if is_whole(bytes) => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
         }
         let before = self.kept.len();
         let room = HEAD_BYTES_MAX.saturating_sub(before).min(bytes.len());
         let (taken, _) = bytes.split_at(room);
         self.kept.extend_from_slice(taken);
+        let head = without_blanks(&self.kept);
+        let blanks = self.kept.len() - head.len();
+        if !begins_answer(head) {
+            return Err(Broken("invalid HTTP version").into());
+        }
         // Parsing begins anew each time, so only where an end may have come.
-        if before == 0 || !ends_within(&self.kept, before) {
+        if before == 0 || !ends_within(head, before.saturating_sub(blanks)) {
             return self.bounded(room, bytes);
         }
         let kept = std::mem::take(&mut self.kept);
@@ -403,6 +411,23 @@ fn length(bytes: &[u8]) -> u64 {
 fn cut(bytes: &[u8], most: u64) -> (&[u8], &[u8]) {
     let at = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
     bytes.split_at(at)
+}
+
+/// The bytes without the empty lines that some servers send ahead of an answer.
+fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    bytes.get(blanks..).unwrap_or_default()
+}
+
+/// Whether an answer of HTTP/1 can begin so.
+fn begins_answer(head: &[u8]) -> bool {
+    head.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected)
+}
+
+/// Whether these bytes begin an answer and have the end of its head.
+fn is_whole(bytes: &[u8]) -> bool {
+    let head = without_blanks(bytes);
+    begins_answer(head) && ends_within(head, 0)
 }
 
 /// Whether an empty line ends at or after `from`.
