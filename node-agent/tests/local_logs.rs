@@ -3,14 +3,17 @@
 
 mod common;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use aifb_schema::{
     logs::LogLedger,
     names::{exit, file},
 };
-use common::{Run, agent, any_file_contains, request_with, wait_for};
-use loki_stand_in::{Config, Receiver};
+use common::{GONE_WITHIN, PATIENCE, Run, agent, any_file_contains, request_with, wait_for};
+use loki_stand_in::{Config, Fault, Faults, Receiver};
 
 /// A service that writes a line of each level ten times a second.
 fn recipe(loki: &str, more: &str) -> String {
@@ -115,6 +118,20 @@ fn a_receiver_that_is_away_costs_nothing_and_the_rest_is_sent_later() {
     assert_eq!(resend().bytes_unsent(), 0);
     let summary = receiver.store().summary();
     assert_eq!((&summary["stored"], &summary["doubled"]), (&stored, &0.into()));
+}
+
+#[test]
+fn a_receiver_that_never_answers_does_not_hold_up_the_end() {
+    let silent = Faults { share: 1.0, kinds: vec![Fault::Silent(4 * PATIENCE)], seed: 1 };
+    let receiver = Receiver::start(Config { faults: silent, ..Config::default() }).unwrap();
+    let mut run = Run::start(&recipe(&format!("{:?}", receiver.url()), ""));
+    run.ready();
+    wait_for("a request", || (receiver.store().answers.get(&0) >= Some(&1)).then_some(()));
+    let begun = Instant::now();
+    assert_eq!(run.end(), "completed");
+    assert!(begun.elapsed() < GONE_WITHIN, "{:?}", begun.elapsed());
+    let ledger = ledger(&run);
+    assert!(ledger.bytes_unsent() > 0 && ledger.streams.iter().all(|stream| stream.balanced()));
 }
 
 #[test]

@@ -56,6 +56,14 @@ impl Shipper {
     }
 }
 
+/// A test that fails leaves no shipper behind.
+impl Drop for Shipper {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 fn command(folder: &Path, url: &str, more: &[&str]) -> Command {
     let mut command = agent();
     command.arg("ship").arg(folder).args(["--loki", url, "--json"]).args(more);

@@ -18,6 +18,9 @@ use crate::ship::{self, Config, Handle, Source, Target};
 /// Time for what is left at the end; what is not sent by then is sent by `aifb logs resend`.
 const LAST: Duration = Duration::from_millis(800);
 
+/// Longest time to find a file's size at the end.
+const MEASURE: Duration = Duration::from_millis(50);
+
 /// How often it is looked whether all is sent.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -109,7 +112,12 @@ impl Shipping {
         while !handle.ended() && Instant::now() < until {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let ledger = handle.ledger();
+        let mut ledger = handle.ledger();
+        if !handle.ended() {
+            let waits = || "the receiver does not answer".to_owned();
+            ledger.trouble.get_or_insert_with(waits);
+            measure(&mut ledger, context).await;
+        }
         if ledger.bytes_unsent() > 0 {
             tracing::warn!(
                 bytes = ledger.bytes_unsent(),
@@ -118,6 +126,16 @@ impl Shipping {
             );
         }
         close(&ledger, context);
+    }
+}
+
+/// Takes the sizes anew, where the shipper has no time for it.
+async fn measure(ledger: &mut LogLedger, context: &Context) {
+    for stream in &mut ledger.streams {
+        let size = tokio::fs::metadata(context.run_dir.join(&stream.file));
+        if let Ok(Ok(found)) = tokio::time::timeout(MEASURE, size).await {
+            stream.bytes = stream.bytes.max(found.len());
+        }
     }
 }
 

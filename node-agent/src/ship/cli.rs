@@ -40,7 +40,7 @@ Examples:
   aifb-agent ship aifb-runs/local-20261127T120000Z-1a2b --loki http://monitor:3100
 Exit code 0: every line is dealt with; 5: some are not sent yet, and the next call goes on there.")]
 pub(crate) struct Arguments {
-    /// Folder whose *.log files are sent, or the folder of a run
+    /// Folder whose *.log, *.out and *.err files are sent, or the folder of a run
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Loki's URL, such as http://monitor:3100

@@ -175,7 +175,8 @@ impl Cutter<'_> {
     /// A time above that of the entry before: the line's own where that is near the write.
     fn time_ns(&self, own: Option<u64>) -> u64 {
         let arrival = self.how.arrival_ns;
-        let near = |time: &u64| *time <= arrival + FUTURE_NS && time + PAST_NS >= arrival;
+        let near =
+            |time: &u64| *time <= arrival + FUTURE_NS && *time >= arrival.saturating_sub(PAST_NS);
         let before = self.entries.last().map_or(self.how.last_ns, |entry| entry.time_ns);
         own.filter(near).unwrap_or(arrival).max(before + 1)
     }
@@ -330,6 +331,32 @@ mod tests {
         let past = Logging { until: "2026-11-27T11:59:59Z".parse().ok(), ..Logging::default() };
         let sums = cut(text, &How { logging: past, ..how() }, &mut Stamps::default(), &mut entries);
         assert_eq!((sums.lines, sums.filtered), (5, 5));
+    }
+
+    #[test]
+    fn no_line_can_make_it_panic() {
+        let parts: [&[u8]; 12] = [
+            b"9999-12-31",
+            b"T",
+            b" ",
+            b":",
+            b"12:00:00",
+            b"{\"ts\":",
+            b"9999999999",
+            b"\xff",
+            b"\n",
+            b"E1127",
+            b"\"level\"",
+            b"+99:99",
+        ];
+        let mut random = 1_u64;
+        let mut text = Vec::new();
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.extend_from_slice(parts[usize::try_from(random >> 40).unwrap() % parts.len()]);
+        }
+        let (found, sums) = texts(&text, &How { whole: true, ..how() });
+        assert!(!found.is_empty() && sums.bytes == text.len());
     }
 
     /// Whatever was read, what was cut from it is cut the same way once more.

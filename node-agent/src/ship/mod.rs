@@ -15,11 +15,13 @@
 //! the others. The thread's memory does not grow with what waits.
 
 mod backoff;
+mod buffers;
 mod checkpoint;
 mod cli;
 mod cut;
 mod json;
 mod level;
+mod pack;
 mod proto;
 mod push;
 mod quarantine;
@@ -43,10 +45,11 @@ use std::{
 use aifb_schema::logs::LogLedger;
 
 use crate::logging::SharedLogging;
-use checkpoint::Checkpoint;
+use buffers::Buffers;
+use checkpoint::{Checkpoint, State};
 use push::Client;
 use quarantine::Quarantine;
-use stream::{Buffers, Stream, Tools, Turn};
+use stream::{Stream, Tools, Turn};
 
 pub(crate) use cli::{Arguments, main};
 pub(crate) use push::Target;
@@ -82,7 +85,7 @@ pub(crate) struct Config {
     pub(crate) logging: SharedLogging,
     /// The first files; more may come.
     pub(crate) sources: Vec<Source>,
-    /// A folder whose `*.log` files are shipped, with labels for each.
+    /// A folder whose log files are shipped, with labels for each.
     pub(crate) folder: Option<(PathBuf, BTreeMap<String, String>)>,
     /// Whether it ends when everything is sent and the files do not grow any more.
     pub(crate) until_idle: bool,
@@ -105,6 +108,14 @@ pub(crate) struct Handle {
 impl Handle {
     /// Ships these files too.
     pub(crate) fn watch(&self, sources: Vec<Source>) {
+        // In the ledger from now on: the thread may wait for an answer for a while.
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in &sources {
+            if !ledger.streams.iter().any(|stream| stream.file == source.name) {
+                ledger.streams.push(State::new(&source.name).ledger(0));
+            }
+        }
+        drop(ledger);
         let _ended = self.commands.send(Command::Watch(sources));
     }
 

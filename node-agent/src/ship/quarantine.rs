@@ -1,6 +1,7 @@
 //! Lines that the receiver refused for good, with its reason: a file of JSON lines.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -23,7 +24,7 @@ pub(super) struct Refused<'a> {
     /// What the receiver said.
     pub(super) reason: &'a str,
     /// The entry; absent when its file is gone.
-    pub(super) text: Option<&'a str>,
+    pub(super) text: Option<Cow<'a, str>>,
 }
 
 /// The file, made with the first line.
@@ -52,23 +53,33 @@ impl Quarantine {
         &self.path
     }
 
-    /// Adds a line.
+    /// Adds entries, all or none of them; how many lines they are.
     ///
     /// # Errors
     /// The system refuses.
-    pub(super) fn add(&mut self, line: &Refused<'_>) -> io::Result<()> {
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
+    pub(super) fn add<'a>(
+        &mut self,
+        entries: impl Iterator<Item = Refused<'a>>,
+    ) -> io::Result<u64> {
+        let (mut text, mut lines) = (Vec::new(), 0);
+        for entry in entries {
+            serde_json::to_writer(&mut text, &entry)?;
+            text.push(b'\n');
+            lines += entry.lines;
+        }
+        if text.is_empty() {
+            return Ok(0);
+        }
         if self.file.is_none() {
             let file =
                 OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
             file.set_len(self.bytes)?;
             self.file = Some(file);
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else { return Ok(0) };
         file.seek(SeekFrom::Start(self.bytes))?;
         file.write_all(&text)?;
         self.bytes += text.len() as u64;
-        Ok(())
+        Ok(lines)
     }
 }

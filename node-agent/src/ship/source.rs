@@ -17,6 +17,9 @@ pub(crate) const LABELS_MAX: usize = 8;
 const LABEL_NAME_MAX: usize = 1024;
 const LABEL_VALUE_MAX: usize = 2048;
 
+/// How the names of logs end.
+const ENDINGS: [&str; 3] = [".log", ".out", ".err"];
+
 /// Folders inside each other that are searched for logs.
 const DEPTH_MAX: usize = 8;
 
@@ -118,7 +121,7 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
     Ok(())
 }
 
-/// All `*.log` files below a folder, by name.
+/// All log files below a folder, by name.
 pub(super) fn find(root: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     find_in(root, "", DEPTH_MAX, &mut found);
@@ -135,7 +138,7 @@ fn find_in(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, P
         // No links: they may lead anywhere, and in circles.
         if kind.is_dir() && depth > 1 {
             find_in(&entry.path(), &relative, depth - 1, found);
-        } else if kind.is_file() && relative.ends_with(".log") {
+        } else if kind.is_file() && ENDINGS.iter().any(|ending| relative.ends_with(ending)) {
             found.push((relative, entry.path()));
         }
     }
@@ -163,11 +166,11 @@ mod tests {
     fn logs_are_found_below_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        for name in ["x.log", "a/y.log", "a/b/z.log", "a/b/z.txt"] {
+        for name in ["x.log", "a/y.out", "a/b/z.err", "a/b/z.txt"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         std::os::unix::fs::symlink(folder.path(), folder.path().join("a/loop")).unwrap();
         let names: Vec<String> = find(folder.path()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["a/b/z.log", "a/y.log", "x.log"]);
+        assert_eq!(names, ["a/b/z.err", "a/y.out", "x.log"]);
     }
 }

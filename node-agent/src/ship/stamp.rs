@@ -6,7 +6,7 @@
 //! zone is the node's own: containers have its `/etc/localtime`.
 
 use aifb_schema::time::Civil;
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use crate::sys;
 
@@ -16,7 +16,7 @@ const LOOKED_AT: usize = 80;
 /// Bytes of a JSON line in which its `ts` may stand.
 const LOOKED_AT_JSON: usize = 256;
 
-/// Places that are tried: other numbers may stand before the time.
+/// Colons that are looked at: others may stand before the time.
 const PLACES: usize = 4;
 
 /// Nanoseconds in a second.
@@ -55,7 +55,7 @@ impl Stamps {
             None => self.local(local_s),
         };
         let whole = u64::try_from(local_s - offset_s).ok()?;
-        Some(whole * SECOND + read.fraction_ns)
+        whole.checked_mul(SECOND)?.checked_add(read.fraction_ns)
     }
 
     fn local(&mut self, local_s: i64) -> i64 {
@@ -71,19 +71,48 @@ impl Stamps {
     }
 }
 
-/// The first date with a time of day in `head`.
+/// The first date with a time of day in `head`: looked for by its colons, which are rarer than
+/// digits.
 fn written(head: &[u8], near_ns: u64) -> Option<Read<'_>> {
-    let mut at = 0;
+    let mut from = 0;
     for _ in 0..PLACES {
-        let start = at + head.get(at..)?.iter().position(u8::is_ascii_digit)?;
-        let rest = head.get(start..)?;
-        let read = calendar(rest, near_ns).or_else(|| klog(head, start, near_ns));
-        if read.is_some() {
-            return read;
+        let colon = from + memchr(b':', head.get(from..)?)?;
+        if let Some(read) = around(head, colon, near_ns) {
+            return Some(read);
         }
-        at = start + rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        from = colon + 1;
     }
     None
+}
+
+/// The date and time whose first colon this is.
+fn around(head: &[u8], colon: usize, near_ns: u64) -> Option<Read<'_>> {
+    if head.get(colon + 3) != Some(&b':') {
+        return None;
+    }
+    let clock_at = colon.checked_sub(2)?;
+    let date_end = clock_at.checked_sub(1)?;
+    if !matches!(head.get(date_end)?, b'T' | b't' | b' ') {
+        return None;
+    }
+    clock(head, clock_at, date(head.get(..date_end)?, near_ns)?)
+}
+
+/// Year, month and day at the end of `text`: `2026-11-27`, `2026/11/27`, `11-27` (vLLM), or
+/// `I1127` as a whole (klog).
+fn date(text: &[u8], near_ns: u64) -> Option<(i64, u32, u32)> {
+    let day_at = text.len().checked_sub(2)?;
+    if text.len() == 5 && text.first().is_some_and(u8::is_ascii_alphabetic) {
+        return Some((year_of(near_ns), digits(text, 1, 2)?, digits(text, 3, 2)?));
+    }
+    let month_at = day_at.checked_sub(3)?;
+    let mark = text.get(day_at - 1).filter(|mark| matches!(mark, b'-' | b'/'))?;
+    let year = match month_at.checked_sub(1).and_then(|at| text.get(at)) {
+        Some(before) if before == mark => digits(text, month_at.checked_sub(5)?, 4)?.into(),
+        Some(b'0'..=b'9') => return None,
+        _ => year_of(near_ns),
+    };
+    Some((year, digits(text, month_at, 2)?, digits(text, day_at, 2)?))
 }
 
 fn digits(bytes: &[u8], from: usize, count: usize) -> Option<u32> {
@@ -93,34 +122,8 @@ fn digits(bytes: &[u8], from: usize, count: usize) -> Option<u32> {
         .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
 }
 
-/// `2026-11-27T12:00:00…` or `11-27 12:00:00…`.
-fn calendar(text: &[u8], near_ns: u64) -> Option<Read<'_>> {
-    let (year, month_at) = match (digits(text, 0, 4), text.get(4)) {
-        (Some(year), Some(b'-' | b'/')) => (i64::from(year), 5),
-        _ if text.get(2) == Some(&b'-') => (year_of(near_ns), 0),
-        _ => return None,
-    };
-    let month = digits(text, month_at, 2)?;
-    let day = digits(text, month_at + 3, 2)?;
-    if !matches!(text.get(month_at + 5)?, b'T' | b't' | b' ') {
-        return None;
-    }
-    clock(text, month_at + 6, (year, month, day))
-}
-
-/// `I1127 12:00:00.123456`, seen from its first digit.
-fn klog(head: &[u8], start: usize, near_ns: u64) -> Option<Read<'_>> {
-    if start != 1 || head.get(5) != Some(&b' ') {
-        return None;
-    }
-    clock(head, 6, (year_of(near_ns), digits(head, 1, 2)?, digits(head, 3, 2)?))
-}
-
 /// `12:00:00`, with a fraction or not.
 fn clock(text: &[u8], at: usize, (year, month, day): (i64, u32, u32)) -> Option<Read<'_>> {
-    if text.get(at + 2) != Some(&b':') || text.get(at + 5) != Some(&b':') {
-        return None;
-    }
     let civil = Civil {
         year,
         month,
@@ -169,7 +172,7 @@ fn year_of(near_ns: u64) -> i64 {
 fn epoch(head: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"ts\":";
     let text = head.get(memmem::find(head, KEY)? + KEY.len()..)?;
-    let whole = u64::from(digits(text, 0, 10)?);
+    let whole = u64::from(digits(text, 0, 5)?) * 100_000 + u64::from(digits(text, 5, 5)?);
     let (fraction_ns, _) = match text.get(10..)? {
         [b'.', tail @ ..] => fraction(tail),
         rest => (0, rest),
@@ -197,6 +200,7 @@ mod tests {
             ("no time 12:30 at all", None),
             ("2026-13-27T12:00:00Z", None),
             ("10.0.0.1 - - x", None),
+            ("9999-12-31T23:59:59Z", None),
             ("", None),
         ] {
             assert_eq!(Stamps::default().time_ns(line.as_bytes(), NOON), expected, "{line}");

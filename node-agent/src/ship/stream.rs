@@ -3,20 +3,17 @@
 use std::{
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     time::{Duration, Instant},
 };
 
-use aifb_schema::{
-    logs::LogStream,
-    recipe::{Logging, LokiEncoding},
-};
+use aifb_schema::{logs::LogStream, recipe::Logging};
 
 use super::{
     backoff::Backoff,
+    buffers::Buffers,
     checkpoint::{Batch, Checkpoint, State},
-    cut::{Entry, How, cut},
-    json, proto,
+    cut::{How, cut},
     push::{Client, Outcome},
     quarantine::{Quarantine, Refused},
     source::{Rendered, Source},
@@ -30,28 +27,6 @@ const READ_BYTES: usize = 512 * 1024;
 
 /// How long a last line waits for lines that belong to it.
 const JOIN_WAIT: Duration = Duration::from_millis(300);
-
-/// Memory that all streams use in turn.
-#[derive(Debug)]
-pub(super) struct Buffers {
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-    body: Vec<u8>,
-    packed: Vec<u8>,
-    packer: snap::raw::Encoder,
-}
-
-impl Buffers {
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            entries: Vec::new(),
-            body: Vec::new(),
-            packed: Vec::new(),
-            packer: snap::raw::Encoder::new(),
-        }
-    }
-}
 
 /// Age from which Loki refuses entries by default (reject_old_samples_max_age).
 const OLD_NS: u64 = 7 * 24 * 3600 * 1_000_000_000;
@@ -230,7 +205,10 @@ impl Stream {
 
     /// Opens the file at the source's path; whether there is one.
     fn open(&mut self, quarantine: &mut Quarantine) -> io::Result<bool> {
-        let file = match File::open(&self.source.path) {
+        // A FIFO in its place must not hold up the other streams.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let opened = File::options().read(true).custom_flags(flags).open(&self.source.path);
+        let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
@@ -251,21 +229,21 @@ impl Stream {
     /// The file is another one, or cut: it is read from its start. What was being sent is gone.
     fn start_over(&mut self, quarantine: &mut Quarantine) -> io::Result<()> {
         tracing::warn!(file = self.source.name, "log file replaced or cut");
-        if let Some(batch) = self.state.batch.take() {
-            let lines = batch.lines - batch.filtered;
-            quarantine.add(&Refused {
+        if let Some(batch) = &self.state.batch {
+            let lost = Refused {
                 file: &self.source.name,
                 time_ns: batch.last_ns,
-                lines,
+                lines: batch.lines - batch.filtered,
                 reason: "the file was replaced before these lines were sent",
                 text: None,
-            })?;
+            };
+            self.state.quarantined += quarantine.add(std::iter::once(lost))?;
             self.state.filtered += batch.filtered;
-            self.state.quarantined += lines;
             self.state.last_ns = batch.last_ns;
-            self.todo.clear();
-            self.refused.clear();
         }
+        self.state.batch = None;
+        self.todo.clear();
+        self.refused.clear();
         self.state.offset = 0;
         self.state.replaced += 1;
         self.unrecorded = true;
@@ -343,18 +321,7 @@ impl Stream {
 
     fn read(&self, length: usize, buffers: &mut Buffers) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        buffers.bytes.resize(length, 0);
-        let mut filled = 0;
-        while let Some(rest) = buffers.bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, self.state.offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        buffers.bytes.truncate(filled);
-        Ok(())
+        buffers.read(file, self.state.offset, length)
     }
 
     /// Sends the next part of the batch that is in the buffers.
@@ -364,35 +331,43 @@ impl Stream {
         }
         if self.todo.is_empty() && !tools.buffers.entries.is_empty() {
             self.todo.push((0, tools.buffers.entries.len()));
+            self.refused.clear();
         }
-        let Some((from, to)) = self.todo.pop() else { return self.complete(tools) };
+        let Some((from, to)) = self.todo.last().copied() else { return self.complete(tools) };
         match self.push(from, to, tools)? {
-            Outcome::Stored => {}
-            Outcome::Refused(reason) if self.old(from, to, tools) && !tools.quarantine.full() => {
-                self.refused.extend((from..to).map(|index| (index, reason.clone())));
+            Outcome::Stored => {
+                self.todo.pop();
             }
-            Outcome::Refused(reason) if to - from > 1 => {
-                let middle = from + (to - from) / 2;
-                tracing::debug!(file = self.source.name, reason, "request refused, halved");
-                self.todo.push((middle, to));
-                self.todo.push((from, middle));
-            }
-            Outcome::Refused(reason) if !tools.quarantine.full() => {
-                self.refused.push((from, reason));
-            }
-            Outcome::Refused(_) => {
-                self.todo.push((from, to));
-                let path = tools.quarantine.path().display();
-                return Ok(Turn::Failed(format!("the quarantine '{path}' is full")));
+            Outcome::Refused(reason) => {
+                if let Some(failed) = self.refuse(from, to, &reason, tools) {
+                    return Ok(failed);
+                }
             }
             Outcome::Retry { reason, after } => {
-                self.todo.push((from, to));
                 self.backoff.asked(after);
                 return Ok(Turn::Failed(reason));
             }
         }
         self.backoff.succeeded();
         if self.todo.is_empty() { self.complete(tools) } else { Ok(Turn::Done) }
+    }
+
+    /// The part that was sent last is refused: it is halved until the lines to blame are alone.
+    fn refuse(&mut self, from: usize, to: usize, reason: &str, tools: &Tools<'_>) -> Option<Turn> {
+        if to - from > 1 && !self.old(from, to, tools) {
+            let middle = from + (to - from) / 2;
+            tracing::debug!(file = self.source.name, reason, "request refused, halved");
+            self.todo.pop();
+            self.todo.extend([(middle, to), (from, middle)]);
+            return None;
+        }
+        if tools.quarantine.full() {
+            let path = tools.quarantine.path().display();
+            return Some(Turn::Failed(format!("the quarantine '{path}' is full")));
+        }
+        self.todo.pop();
+        self.refused.extend((from..to).map(|index| (index, reason.to_owned())));
+        None
     }
 
     /// Whether these entries are all so old that Loki refuses each of them by default: then they
@@ -403,39 +378,27 @@ impl Stream {
         last.is_some_and(|entry| entry.time_ns + OLD_NS < clock::epoch_ns())
     }
 
-    fn push(&mut self, from: usize, to: usize, tools: &mut Tools<'_>) -> io::Result<Outcome> {
-        let Buffers { bytes, entries, body, packed, packer } = &mut *tools.buffers;
-        let entries = entries.get(from..to).unwrap_or_default();
-        let body = match tools.client.encoding() {
-            LokiEncoding::Json => {
-                json::request(bytes, entries, &self.source.labels, body)?;
-                body.as_slice()
-            }
-            LokiEncoding::Protobuf => {
-                proto::request(bytes, entries, &self.rendered, body);
-                packed.resize(snap::raw::max_compress_len(body.len()), 0);
-                let length = packer.compress(body, packed).map_err(io::Error::other)?;
-                packed.get(..length).unwrap_or_default()
-            }
-        };
+    fn push(&self, from: usize, to: usize, tools: &mut Tools<'_>) -> io::Result<Outcome> {
+        let (form, labels) = (tools.client.encoding(), &self.source.labels);
+        let body = tools.buffers.request((from, to), form, &self.rendered, labels)?;
         Ok(tools.client.send(body))
     }
 
     /// The whole batch is dealt with.
     fn complete(&mut self, tools: &mut Tools<'_>) -> io::Result<Turn> {
-        let mut quarantined = 0;
-        for (index, reason) in &self.refused {
-            let Some(entry) = tools.buffers.entries.get(*index) else { continue };
-            let text = tools.buffers.bytes.get(entry.start..entry.end).unwrap_or_default();
-            tools.quarantine.add(&Refused {
+        let Buffers { bytes, entries, .. } = &*tools.buffers;
+        let refused = self.refused.iter().filter_map(|(index, reason)| {
+            let entry = entries.get(*index)?;
+            let text = bytes.get(entry.start..entry.end).unwrap_or_default();
+            Some(Refused {
                 file: &self.source.name,
                 time_ns: entry.time_ns,
                 lines: entry.lines,
                 reason,
-                text: Some(&String::from_utf8_lossy(text)),
-            })?;
-            quarantined += entry.lines;
-        }
+                text: Some(String::from_utf8_lossy(text)),
+            })
+        });
+        let quarantined = tools.quarantine.add(refused)?;
         if let Some(batch) = self.state.batch.take() {
             self.state.offset = batch.end;
             self.state.last_ns = batch.last_ns;

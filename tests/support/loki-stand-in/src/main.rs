@@ -60,6 +60,9 @@ enum Command {
     },
 }
 
+/// Bytes of text that lines are filled from.
+const FILLER: usize = 64 * 1024;
+
 /// Pause between two bursts of a writer.
 const BURST: Duration = Duration::from_millis(5);
 
@@ -98,12 +101,39 @@ fn main() -> io::Result<()> {
     }
 }
 
+/// Words as logs have them, which compress as logs do; `line` more bytes than are begun at.
+fn filler(line: usize) -> String {
+    const WORDS: [&str; 12] = [
+        "request",
+        "GET",
+        "/v1/chat/completions",
+        "200",
+        "OK",
+        "avg_prompt_throughput=",
+        "tokens/s",
+        "Running:",
+        "reqs,",
+        "engine",
+        "cache",
+        "usage=",
+    ];
+    let mut random = 1_u64;
+    let mut text = String::new();
+    while text.len() < FILLER + line {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let word = usize::try_from(random >> 33).unwrap_or(0) % WORDS.len();
+        text.push_str(WORDS.get(word).unwrap_or(&""));
+        text.push_str(&format!("{:x} ", random >> 52));
+    }
+    text
+}
+
 /// Writes lines at `rate` bytes a second; how many.
 fn write(path: &Path, rate: u64, time: Duration, line: usize) -> io::Result<u64> {
     let mut log = OpenOptions::new().append(true).create(true).open(path)?;
     let begun = Instant::now();
     let (mut lines, mut written) = (0_u64, 0_u64);
-    let filler = "x".repeat(line);
+    let filler = filler(line);
     while begun.elapsed() < time {
         let due = u128::from(rate) * begun.elapsed().as_nanos() / 1_000_000_000;
         let mut burst = String::new();
@@ -111,7 +141,9 @@ fn write(path: &Path, rate: u64, time: Duration, line: usize) -> io::Result<u64>
         while u128::from(written) + (burst.len() as u128) < due {
             let head = format!("INFO n={lines} t={now} ");
             burst.push_str(&head);
-            burst.push_str(filler.get(head.len() + 1..).unwrap_or_default());
+            let from = usize::try_from(lines * 7919).unwrap_or(0) % FILLER;
+            let rest = line.saturating_sub(head.len() + 1);
+            burst.push_str(filler.get(from..from + rest).unwrap_or_default());
             burst.push('\n');
             lines += 1;
         }
