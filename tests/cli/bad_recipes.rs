@@ -148,9 +148,11 @@ fn an_unreadable_file_is_refused() {
         fs::set_permissions(place.folder.path(), open).unwrap();
         let copy = place.folder.path().join("bin");
         fs::create_dir(&copy).unwrap();
-        for name in ["aifb", "aifb-agent"] {
-            fs::copy(programs().join(name), copy.join(name)).unwrap();
-        }
+        // By another process: what another test starts meanwhile would inherit a file of ours that
+        // is open for writing, and a program that may be written is not started.
+        let files = ["aifb", "aifb-agent"].map(|name| programs().join(name));
+        let copied = std::process::Command::new("cp").args(files).arg(&copy).status().unwrap();
+        assert!(copied.success());
         let mut command = std::process::Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
         command.arg(copy.join("aifb")).args(["validate", "secret.yaml"]);
