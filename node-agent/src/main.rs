@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod alone;
 mod clock;
 mod export;
+mod http;
 mod keep;
 mod launch;
 mod logging;

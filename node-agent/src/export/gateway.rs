@@ -18,7 +18,7 @@ use aifb_schema::{
 use aifb_stats::histogram::{Histogram, of_log};
 use tokio::sync::oneshot;
 
-use super::http;
+use crate::http;
 
 /// Longest time for one request.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -8,6 +8,5 @@ pub(crate) mod engine;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod gateway;
-mod http;
 pub(crate) mod remote;
 pub(crate) mod targets;

@@ -8,11 +8,13 @@ use aifb_schema::{
     logs::{LogLedger, LogStream},
     metric,
     names::{VERSION, file},
-    recipe::Load,
+    recipe::{Load, SecretSource},
     units::Span,
 };
 
-use super::{context::Context, secrets};
+use anyhow::anyhow;
+
+use super::{context::Context, secrets::Resolver};
 use crate::{
     export::{
         engine::Engines,
@@ -235,8 +237,12 @@ fn about(context: &Context) -> Vec<Shared> {
 fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Config) {
     let Some(receiver) = &context.recipe.monitor.remote_write else { return };
     let mut start = || -> anyhow::Result<()> {
-        let token = receiver.token.as_ref();
-        let token = token.map(|source| secrets::read(source, context)).transpose()?;
+        let resolver = Resolver::new(context);
+        let secret = |source: SecretSource| {
+            let token = resolver.secret("monitor.remote_write", "token", &source.into());
+            token.map_err(|failure| anyhow!(failure.render()))
+        };
+        let token = receiver.token.clone().map(secret).transpose()?;
         let (sink, own) = RemoteWrite::start(remote::Config {
             url: receiver.url.clone(),
             token,

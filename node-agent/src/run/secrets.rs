@@ -9,13 +9,10 @@ use std::{
 };
 
 use aifb_schema::{
-    recipe::{
-        EnvValue, GENERATE, SecretEnv, SecretFile, SecretSource, Service, is_secret_name, preset,
-    },
+    recipe::{EnvValue, GENERATE, Service, is_secret_name, preset},
     run::{Failure, Owner},
     snapshot::sha256_hex,
 };
-use anyhow::{Context as _, anyhow};
 
 use super::context::Context;
 
@@ -155,23 +152,6 @@ fn read_file(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is empty or not text"));
     }
     Ok(text.to_owned())
-}
-
-/// A secret of a receiver.
-///
-/// # Errors
-/// It is not there; the text names its place, never its value.
-pub(crate) fn read(source: &SecretSource, context: &Context) -> anyhow::Result<String> {
-    match source {
-        SecretSource::File(SecretFile { secret_file }) => {
-            let full = expand(secret_file, context.submit_dir(), &context.environment);
-            read_file(&full).with_context(|| format!("reading secret file '{secret_file}'"))
-        }
-        SecretSource::Env(SecretEnv { secret_env }) => {
-            let found = context.environment.get(secret_env).cloned();
-            found.ok_or_else(|| anyhow!("the job has no variable '{secret_env}'"))
-        }
-    }
 }
 
 /// A path of the recipe on this node: `~/` is the user's home, a relative one starts from the

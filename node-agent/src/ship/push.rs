@@ -6,16 +6,13 @@ use aifb_schema::recipe::LokiEncoding;
 use anyhow::Context as _;
 use ureq::{
     Agent, Body,
-    config::AutoHeaderValue,
     http::{Response, StatusCode, header::RETRY_AFTER},
-    tls::{RootCerts, TlsConfig},
 };
+
+use crate::http;
 
 /// Where Loki takes logs.
 const PATH: &str = "/loki/api/v1/push";
-
-/// Longest time to connect; on a cluster's network it takes less than a millisecond.
-const CONNECT: Duration = Duration::from_secs(2);
 
 /// Longest time for an answer: what stores a megabyte in more than this is as good as down, and
 /// the same bytes are sent again.
@@ -72,17 +69,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(target: Target) -> Self {
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder()
-            .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(ANSWER))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .tls_config(tls)
-            .user_agent(AutoHeaderValue::Provided(user_agent().into()))
-            .build();
-        Self { agent: agent.into(), url: push_url(&target.url), target }
+        Self { agent: http::agent(ANSWER), url: push_url(&target.url), target }
     }
 
     pub(super) fn encoding(&self) -> LokiEncoding {
@@ -113,10 +100,6 @@ impl Client {
             Err(error) => Outcome::Retry { reason: error.to_string(), after: None },
         }
     }
-}
-
-fn user_agent() -> String {
-    format!("aifb-agent/{}", aifb_schema::names::VERSION)
 }
 
 /// The address of a Loki, or of its push endpoint.

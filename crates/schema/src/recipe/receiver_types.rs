@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::EnvValue;
+
 /// Where something is sent: a URL, or `{url: URL, token: {secret_file: PATH}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ReceiverText", into = "ReceiverText")]
@@ -60,6 +62,15 @@ pub enum SecretSource {
     File(SecretFile),
     /// Taken on the node from the job's environment.
     Env(SecretEnv),
+}
+
+impl From<SecretSource> for EnvValue {
+    fn from(source: SecretSource) -> Self {
+        match source {
+            SecretSource::File(SecretFile { secret_file }) => Self::SecretFile { secret_file },
+            SecretSource::Env(SecretEnv { secret_env }) => Self::SecretEnv { secret_env },
+        }
+    }
 }
 
 /// A file with a secret.

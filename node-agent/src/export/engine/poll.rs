@@ -14,7 +14,7 @@ use aifb_schema::metric::{self, Family};
 
 use super::{family::family, page};
 use crate::{
-    export::http,
+    http,
     sample::{Source, Tick},
 };
 

@@ -17,7 +17,7 @@ use super::{
     series::AllSeries,
     wire::{self, Row},
 };
-use crate::{clock, export::http};
+use crate::{clock, http};
 
 /// Longest time for one request; a receiver on the cluster's network answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);

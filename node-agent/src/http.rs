@@ -1,16 +1,19 @@
-//! The blocking HTTP client of this folder's threads.
+//! The blocking HTTP client of the threads that send to others.
 
 use std::time::Duration;
 
-use ureq::Agent;
+use ureq::{
+    Agent,
+    tls::{RootCerts, TlsConfig},
+};
 
 /// Longest time to connect, name look-up included; on a cluster's network it takes less than a
 /// millisecond.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// A client whose requests take at most `patience`. It speaks to hosts of the cluster: no proxy,
-/// and no redirect, which would carry a token elsewhere.
-pub(super) fn agent(patience: Duration) -> Agent {
+/// no redirect, which would carry a token elsewhere, and the certificates that this node trusts.
+pub(crate) fn agent(patience: Duration) -> Agent {
     Agent::config_builder()
         .timeout_connect(Some(CONNECT))
         .timeout_global(Some(patience))
@@ -18,6 +21,7 @@ pub(super) fn agent(patience: Duration) -> Agent {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(aifb_schema::version_line("aifb-agent"))
         .build()
         .into()
