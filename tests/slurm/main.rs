@@ -19,6 +19,7 @@ mod change;
 mod containers;
 mod documents;
 mod failure;
+mod figures;
 mod files;
 mod full;
 mod nasty;

@@ -1,0 +1,96 @@
+//! What the agent samples, beside what Slurm's own accounting says of the same step.
+
+use std::time::Duration;
+
+use aifb_schema::samples;
+
+use crate::{
+    cluster::{Case, Ran},
+    recipes,
+};
+
+const MINUTES: Duration = Duration::from_secs(180);
+
+/// Largest share by which the two may differ.
+const DIFFERENCE: f64 = 0.02;
+
+/// Holds 200 MiB that are written to, uses 8 s of CPU, then waits for `go`.
+const STEP: &str = r#"
+import os, time
+held = bytearray(b"x") * (200 << 20)
+while time.process_time() < 8: pass
+open("holds", "w").write(os.environ["SLURM_STEP_ID"])
+while not os.path.exists("go"): time.sleep(0.1)
+"#;
+
+/// The last value of a family for a step on node n1, summed over what else tells series apart.
+fn last(case: &Case, name: &str, step: &str, kind: Option<&str>) -> f64 {
+    let bytes = std::fs::read(case.only_run().join("nodes/n1/samples.bin")).unwrap();
+    let recording = samples::read(&bytes).unwrap();
+    let wanted = |id: &u32| {
+        let series = &recording.series[id];
+        let label = |name: &str| series.labels.get(name).map(String::as_str);
+        series.name == name
+            && label("step") == Some(step)
+            && (kind.is_none() || label("kind") == kind)
+    };
+    let has_it = |sample: &&samples::Sample| sample.values.iter().any(|(id, _)| wanted(id));
+    let sample = recording.samples.iter().rev().find(has_it);
+    let values = &sample.unwrap_or_else(|| panic!("no {name} of step {step}")).values;
+    values.iter().filter(|(id, _)| wanted(id)).map(|(_, value)| value).sum()
+}
+
+/// `[days-][hours:]minutes:seconds`, in seconds.
+fn seconds(text: &str) -> f64 {
+    let (days, time) = text.split_once('-').unwrap_or(("0", text));
+    let parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
+    days.parse::<f64>().unwrap() * 86_400.0 + parts.fold(0.0, |sum, part| sum * 60.0 + part)
+}
+
+fn near(ours: f64, slurms: f64) -> bool {
+    (ours - slurms).abs() <= DIFFERENCE * slurms
+}
+
+#[test]
+fn memory_and_cpu_of_a_step_agree_with_slurm() {
+    let case = case!("figures");
+    case.write("x.yaml", &recipes::service(""));
+    case.write("step.py", STEP);
+    let options = ["--aifb-recipe=x.yaml", "-w", "n1", "--mem=600", "--cpus-per-task=1"];
+    let job = case.sbatch(&options, "srun -n1 --mem=400 python3 step.py");
+    case.until("the step that holds memory", MINUTES, || {
+        (!case.read("holds").is_empty()).then_some(())
+    });
+    let step = case.read("holds").trim().to_owned();
+    let id = format!("{job}.{step}");
+    let sstat = || -> Ran {
+        case.cluster.run(
+            "alice",
+            "n1",
+            &case.inside,
+            &["sstat", "-nP", "--noconvert", "-j", &id, "-o", "MaxRSS"],
+        )
+    };
+    // Slurm looks every 2 s, the agent every second; the step stands still meanwhile.
+    let memory = case.until("what Slurm says of the step's memory", MINUTES, || {
+        let text = sstat().stdout;
+        let bytes = text.trim().trim_end_matches('K').parse::<f64>().ok()?;
+        let bytes = if text.contains('K') { bytes * 1024.0 } else { bytes };
+        let ours = last(&case, "step_memory_bytes", &step, Some("anonymous"));
+        near(ours, bytes).then_some((ours, bytes))
+    });
+    // A sample or two of the step at rest.
+    std::thread::sleep(Duration::from_secs(3));
+    case.write("go", "");
+    assert_eq!(case.wait(job, MINUTES).state, "COMPLETED", "{}", case.state_text());
+    let total = case.until("the step's accounting", MINUTES, || {
+        let text = case.run(&["sacct", "-nP", "-j", &id, "-o", "TotalCPU"]).stdout;
+        let total = seconds(text.lines().next()?.trim());
+        (total > 1.0).then_some(total)
+    });
+    let cpu = last(&case, "step_cpu_seconds_total", &step, None);
+    println!("memory {memory:?} bytes, CPU {cpu} and {total} s: ours and Slurm's");
+    assert!(memory.0 > f64::from(200 << 20), "{memory:?}");
+    assert!(cpu >= 7.9 && near(cpu, total), "CPU: ours {cpu} s, Slurm's {total} s");
+    case.nothing_left(job);
+}
