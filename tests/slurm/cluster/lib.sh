@@ -103,14 +103,15 @@ cgroup_mounts() {
     done </proc/self/mountinfo
 }
 
-# Puts this shell into a group of every hierarchy. In cgroup v2 only leaves hold processes: `init` is
-# the leaf for what enters a node; the node's first process starts in the group itself, which makes
-# it the root of the node's view.
+# Puts this shell into a group of every hierarchy. In cgroup v2 only leaves hold processes: `guests` is
+# the leaf for what enters a node (slurmd makes groups below its own, `init`); the node's first process
+# starts in the group itself, which makes it the root of the node's view.
 join_group() { # GROUP [first]
     local mount
     while read -r mount; do
         if [[ -z ${2:-} && -d $mount/$1/init ]]; then
-            echo 0 >"$mount/$1/init/cgroup.procs"
+            mkdir -p "$mount/$1/guests"
+            echo 0 >"$mount/$1/guests/cgroup.procs"
         elif [[ -d $mount/$1 ]]; then
             echo 0 >"$mount/$1/cgroup.procs"
         fi
