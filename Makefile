@@ -64,7 +64,7 @@ test: ## everything that has to be green: about 25 minutes on 2 cores the first 
 test-more: ## tests with large services
 	@tests/run test-more
 
-# One part of the benchmark: agent, cluster, exports, loadgen or logs; empty: all.
+# One part of the benchmark: agent, cluster, exports, loadgen, logs or perturbation; empty: all.
 PART ?=
 
 bench: ## speed and size, with figures; PART=loadgen for one part
