@@ -1,6 +1,7 @@
 //! The test cluster for a test that changes it for everybody, and its return to what it was.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -64,7 +65,25 @@ impl Alone {
         self.reconfigured = true;
         let text = change(&self.slurm_conf);
         put(&self.cluster.state().join("slurm/slurm.conf"), text.as_bytes(), 0o644);
+        // Starts are told in whole seconds: this one must not be in the second of the last.
+        std::thread::sleep(Duration::from_millis(1100));
+        let before = self.started();
         self.cluster.root("ctl", "scontrol reconfigure").ok();
+        // scontrol does not wait for the nodes; each slurmd starts anew.
+        self.case.until("new slurmds", MINUTES, || {
+            let now = self.started();
+            before.iter().all(|(node, time)| now.get(node) != Some(time)).then_some(())
+        });
+    }
+
+    /// When the slurmd of each node started, as the controller knows it.
+    fn started(&self) -> BTreeMap<String, String> {
+        let nodes = self.cluster.root("ctl", "scontrol show nodes --oneliner").stdout;
+        let of = |line: &str, key: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(key).map(str::to_owned))
+        };
+        let both = |line: &str| Some((of(line, "NodeName=")?, of(line, "SlurmdStartTime=")?));
+        nodes.lines().filter_map(both).collect()
     }
 
     /// Adds lines to slurm.conf.

@@ -103,15 +103,17 @@ cgroup_mounts() {
     done </proc/self/mountinfo
 }
 
-# Puts this shell into a group of every hierarchy. In cgroup v2 only leaves hold processes: `guests` is
-# the leaf for what enters a node (slurmd makes groups below its own, `init`); the node's first process
-# starts in the group itself, which makes it the root of the node's view.
+# Puts this shell into a group of every hierarchy. In cgroup v2 only leaves hold processes: `init` is
+# the leaf for what enters a node, or `guests` once slurmd has made groups below its own, `init`; the
+# node's first process starts in the group itself, which makes it the root of the node's view.
 join_group() { # GROUP [first]
     local mount
     while read -r mount; do
         if [[ -z ${2:-} && -d $mount/$1/init ]]; then
-            mkdir -p "$mount/$1/guests"
-            echo 0 >"$mount/$1/guests/cgroup.procs"
+            if ! echo 0 2>/dev/null >"$mount/$1/init/cgroup.procs"; then
+                mkdir -p "$mount/$1/guests"
+                echo 0 >"$mount/$1/guests/cgroup.procs"
+            fi
         elif [[ -d $mount/$1 ]]; then
             echo 0 >"$mount/$1/cgroup.procs"
         fi
