@@ -365,9 +365,11 @@ fn the_end_of_the_job_stops_a_load_and_keeps_its_result() {
 
 #[test]
 fn a_failed_service_refuses_waiting_workers() {
-    let mut run = Run::start(&RECIPE.replace("exec sleep 1000", "sleep 1; exit 7"));
+    let dying = "while [ ! -e {data}/die ]; do sleep 0.05; done; exit 7";
+    let mut run = Run::start(&RECIPE.replace("exec sleep 1000", dying));
     run.ready();
     let mut early = Worker::join(&run, "1.1", 0, 2);
+    std::fs::write(run.run_dir().join("services/web/data/die"), "").unwrap();
     let reason = early.refusal();
     assert!(reason.contains("exited with code 7"), "{reason}");
     assert_eq!(run.wait(), 4);
