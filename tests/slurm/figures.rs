@@ -26,10 +26,15 @@ open("holds", "w").write(os.environ["SLURM_STEP_ID"])
 while not os.path.exists("go"): time.sleep(0.1)
 "#;
 
+/// What the agent of node n1 has sampled so far.
+fn recording(case: &Case) -> samples::Recording {
+    let bytes = std::fs::read(case.only_run().join("nodes/n1/samples.bin")).unwrap();
+    samples::read(&bytes).unwrap()
+}
+
 /// The last value of a family for a step on node n1, summed over what else tells series apart.
 fn last(case: &Case, name: &str, step: &str, kind: Option<&str>) -> f64 {
-    let bytes = std::fs::read(case.only_run().join("nodes/n1/samples.bin")).unwrap();
-    let recording = samples::read(&bytes).unwrap();
+    let recording = recording(case);
     let wanted = |id: &u32| {
         let series = &recording.series[id];
         let label = |name: &str| series.labels.get(name).map(String::as_str);
@@ -94,8 +99,11 @@ fn memory_and_cpu_of_a_step_agree_with_slurm() {
         assert!(begun.elapsed() < SOON, "memory: ours {ours} bytes, Slurm's {said:?}");
         std::thread::sleep(Duration::from_millis(500));
     };
-    // A sample or two of the step at rest.
-    std::thread::sleep(Duration::from_secs(3));
+    // The step stands still: a further sample has all of its CPU time.
+    let before = recording(&case).samples.len();
+    case.until("a sample of the step at rest", MINUTES, || {
+        (recording(&case).samples.len() >= before + 2).then_some(())
+    });
     case.write("go", "");
     assert_eq!(case.wait(job, MINUTES).state, "COMPLETED", "{}", case.state_text());
     let total = case.until("the step's accounting", MINUTES, || {

@@ -17,14 +17,18 @@ use crate::logging::SharedLogging;
 /// Sends all log lines that `logging` lets through to `path` through the writing thread. The
 /// variable `AIFB_LOG` says more precisely which.
 pub(crate) fn start(files: &Files, path: PathBuf, logging: SharedLogging) {
-    let asked = std::env::var("AIFB_LOG").ok();
-    let asked: Option<Targets> = asked.and_then(|text| text.parse().ok());
+    let text = std::env::var("AIFB_LOG").ok();
+    let asked: Option<Targets> = text.as_ref().and_then(|text| text.parse().ok());
+    let misread = text.filter(|_| asked.is_none());
     let own = asked.is_none();
     let filter = dynamic_filter_fn(move |of, _| logging.writes(level(of)) && (!own || is_ours(of)));
     let lines = fmt::layer().json().with_writer(ToFiles { files: files.clone(), path });
     let started = tracing_subscriber::registry().with(asked).with(filter).with(lines).try_init();
     // Only a second call in one process can fail.
     debug_assert!(started.is_ok(), "logging was started twice");
+    if let Some(text) = misread {
+        tracing::warn!(AIFB_LOG = text, "is not understood; expected such as aifb_agent=debug");
+    }
 }
 
 fn level(of: &Metadata<'_>) -> LogLevel {

@@ -303,6 +303,7 @@ fn processes_count_for_their_service_and_their_role() {
 #[test]
 fn a_real_gpu_has_plausible_values() {
     if !Path::new("/dev/nvidiactl").exists() {
+        eprintln!("SKIPPED: this machine has no NVIDIA GPU (/dev/nvidiactl)");
         return;
     }
     let real = Path::new("libnvidia-ml.so.1");
