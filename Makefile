@@ -58,16 +58,16 @@ uninstall: ## remove what `make install` put there
 lint: ## formatting, clippy, shell scripts
 	@tests/run lint
 
-test: ## everything that has to be green: about 25 minutes on 2 cores the first time
+test: setup ## everything that has to be green: about 25 minutes on 2 cores the first time
 	@tests/run test
 
-test-more: ## tests with large services
+test-more: setup ## tests with large services
 	@tests/run test-more
 
 # One part of the benchmark: agent, cluster, exports, loadgen, logs or perturbation; empty: all.
 PART ?=
 
-bench: ## speed and size, with figures; PART=loadgen for one part
+bench: setup ## speed and size, with figures; PART=loadgen for one part
 	@tests/run bench $(PART)
 
 # Seconds for each target of `make fuzz`.
@@ -76,7 +76,7 @@ SECONDS_EACH ?= 600
 fuzz: ## random bytes into the parsers of answers, SECONDS_EACH=600 for each
 	@tests/fuzz '' $(SECONDS_EACH)
 
-cluster: ## bring up a 3-node Slurm on this machine and say how to enter it
+cluster: setup ## bring up a 3-node Slurm on this machine and say how to enter it
 	@tests/run cluster
 
 demo: ## from nothing to a report: cluster, service in a container, load, report
