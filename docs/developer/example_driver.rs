@@ -36,7 +36,7 @@ impl Protocol for Embed {
         Ok(self.route.request(self.body.fill(ask)))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         Answered::new(|body: &[u8], at_ns: u64, seen: &mut Seen| {
             let vectors: Vec<Vec<f64>> = serde_json::from_slice(body)
                 .map_err(|error| Fault::new(Class::Parse, error.to_string()))?;

@@ -1,13 +1,20 @@
 //! What all requests of one worker share, and the life of one request.
 
-use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 
 use super::source::{Due, Source};
 use crate::{
     clock::mono_ns,
-    driver::{Ask, Class, Driver, Fault},
+    driver::{Class, Driver, Fault},
     error::Fatal,
     plan::{Sends, WorkerPlan},
     record::{
@@ -41,10 +48,14 @@ pub(super) struct Context<D: Driver> {
     pub(super) changed: Notify,
     timeout: Duration,
     rank: u64,
+    /// How long before its instant a request is taken up, to be ready at it.
+    pub(super) ahead_ns: u64,
+    /// Time spent on waiting for these instants.
+    pub(super) held_ns: Cell<u64>,
 }
 
 impl<D: Driver> Context<D> {
-    pub(super) fn new(driver: D, recorder: Recorder, job: &Job) -> Self {
+    pub(super) fn new(driver: D, recorder: Recorder, job: &Job, ahead_ns: u64) -> Self {
         let pools = (0..driver.targets()).map(|_| Vec::new()).collect();
         let nothing = WorkerPlan {
             sends: Sends::Open { warmup: Vec::new(), measure: Vec::new() },
@@ -61,6 +72,8 @@ impl<D: Driver> Context<D> {
             changed: Notify::new(),
             timeout: job.plan.load.timeout.get(),
             rank: u64::from(job.rank),
+            ahead_ns,
+            held_ns: Cell::new(0),
         }
     }
 
@@ -134,10 +147,24 @@ impl<D: Driver> Context<D> {
         self.pools.borrow_mut().clear();
     }
 
+    /// Waits for the instant of a request that was taken up ahead of it. It is so close that giving
+    /// the thread away would miss it.
+    fn hold(&self, until_ns: u64) {
+        let from = mono_ns();
+        let mut now = from;
+        while now < until_ns && now.saturating_sub(from) < self.ahead_ns {
+            std::hint::spin_loop();
+            now = mono_ns();
+        }
+        self.held_ns.set(self.held_ns.get().saturating_add(now.saturating_sub(from)));
+    }
+
     /// One request on a kept or new connection.
-    async fn attempt(&self, ask: Ask, seen: &mut Seen) -> Result<(), Fault> {
+    async fn attempt(&self, due: Due, seen: &mut Seen) -> Result<(), Fault> {
+        let ask = due.ask;
         let target = self.target(ask.id);
         if let Some(mut connection) = self.kept(target) {
+            self.hold(due.planned_ns);
             let result = self.driver.operate(&mut connection, ask, seen).await;
             let stale = seen.first_byte_ns.is_none()
                 && matches!(&result, Err(fault) if matches!(fault.class, Class::Send | Class::ResetBeforeResponse));
@@ -148,6 +175,7 @@ impl<D: Driver> Context<D> {
             // The server had closed it; the request did not reach anybody.
             seen.resent = true;
         }
+        self.hold(due.planned_ns);
         let from = mono_ns();
         let mut connection = self.connect(target).await?;
         seen.connect_ns = Some(mono_ns().saturating_sub(from));
@@ -161,7 +189,7 @@ impl<D: Driver> Context<D> {
         let mut flight = Flight::begin(self, due);
         let within = {
             // Pinned here: as an argument it would be kept twice, for each stream.
-            let attempt = std::pin::pin!(self.attempt(due.ask, &mut flight.row.seen));
+            let attempt = std::pin::pin!(self.attempt(due, &mut flight.row.seen));
             within(self.timeout, attempt).await
         };
         let result = within.unwrap_or_else(|| {

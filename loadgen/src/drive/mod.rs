@@ -39,6 +39,10 @@ const FLUSH_NS: u64 = 1_000_000_000;
 /// thread has to do.
 const SPIN_SHARE: f64 = 0.5;
 
+/// How long before its instant a request is taken up where the pacer may spin: above what it takes
+/// to start its task, to write down that it begins, and to look at its connection.
+const AHEAD_NS: u64 = 15_000;
+
 /// Requests sent before other tasks get their turn, when many are due at once.
 const BURST: usize = 64;
 
@@ -64,7 +68,8 @@ pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRec
     };
     let mut recorder = Recorder::create(&job.folder, template, link.progress.clone())?;
     recorder.watch(job.plan.load.stop.and_then(|rules| Judge::wanted_times(&rules)));
-    let cx = Rc::new(Context::new(driver, recorder, &job));
+    let spin = may_spin(&job);
+    let cx = Rc::new(Context::new(driver, recorder, &job, if spin { AHEAD_NS } else { 0 }));
     cx.open_ahead(plan).await?;
     let Link { ready, start, stop, progress } = link;
     // The other side is gone only when the program ends.
@@ -74,7 +79,7 @@ pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRec
         return Err(Fatal::loadgen("waiting for the start: it was called off"));
     };
     let mut drive = Drive {
-        pacer: Pacer::new(may_spin(&job))
+        pacer: Pacer::new(spin)
             .map_err(|error| Fatal::loadgen(format!("opening the timer: {error}")))?,
         lanes: JoinSet::new(),
         stalls: Stalls::default(),
@@ -181,6 +186,7 @@ impl<D: Driver> Drive<D> {
             }
             let over = cx.source.borrow().over(now);
             let due = cx.source.borrow().peek().filter(|_| !over);
+            let due = due.map(|due| due.saturating_sub(cx.ahead_ns));
             let in_flight = cx.recorder.borrow().in_flight();
             if over && in_flight == 0 && self.lanes.is_empty() {
                 return Ok(());
@@ -213,8 +219,8 @@ impl<D: Driver> Drive<D> {
     /// Sends what is due now.
     async fn dispatch(&mut self) {
         for _ in 0..BURST {
-            let now = mono_ns();
-            if self.cx.source.borrow().peek().is_none_or(|due| due > now) {
+            let reached = mono_ns().saturating_add(self.cx.ahead_ns);
+            if self.cx.source.borrow().peek().is_none_or(|due| due > reached) {
                 return;
             }
             let Some(due) = self.cx.source.borrow_mut().pop() else { continue };
@@ -287,7 +293,7 @@ impl<D: Driver> Drive<D> {
     fn client_state(&self) -> ClientState {
         let now = mono_ns();
         let (process, rss) = process_cost();
-        let spun = self.pacer.spun_ns();
+        let spun = self.pacer.spun_ns().saturating_add(self.cx.held_ns.get());
         let thread = thread_cpu_ns().saturating_sub(self.costs.1);
         ClientState {
             cpu_ns: process.saturating_sub(self.costs.0),

@@ -67,7 +67,7 @@ impl Protocol for Embeddings {
         Ok(self.route.request(body))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         Answered::new(self.expected)
     }
 }

@@ -22,6 +22,12 @@ pub(crate) struct Http {
     /// Where each request has a path of its own.
     path: Option<Template>,
     body: Body,
+    expected: Rc<Expected>,
+}
+
+/// What an answer has to look like.
+#[derive(Debug)]
+struct Expected {
     status: Option<u16>,
     contains: Option<Finder<'static>>,
 }
@@ -77,7 +83,8 @@ impl Protocol for Http {
             None => Body::Made(made),
         };
         let contains = contains.map(|text| Finder::new(text.as_bytes()).into_owned());
-        Ok(Self { route: route.ready(), path, body, status, contains })
+        let expected = Rc::new(Expected { status, contains });
+        Ok(Self { route: route.ready(), path, body, expected })
     }
 
     fn operation(&self, _: Ask) -> &'static str {
@@ -95,29 +102,36 @@ impl Protocol for Http {
         })
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
-        Checked { http: self, found: self.contains.is_none(), tail: Vec::new() }
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
+        Checked::new(&self.expected)
     }
 }
 
 /// An answer that may have to look like something.
-struct Checked<'a> {
-    http: &'a Http,
+struct Checked {
+    expected: Rc<Expected>,
     found: bool,
     /// End of what has come, where the text may have begun.
     tail: Vec<u8>,
 }
 
-impl Reply for Checked<'_> {
+impl Checked {
+    fn new(expected: &Rc<Expected>) -> Self {
+        let found = expected.contains.is_none();
+        Self { expected: Rc::clone(expected), found, tail: Vec::new() }
+    }
+}
+
+impl Reply for Checked {
     fn accepts(&self, status: u16) -> bool {
-        match self.http.status {
+        match self.expected.status {
             Some(expected) => status == expected,
             None => (200..300).contains(&status),
         }
     }
 
     fn body(&mut self, bytes: &[u8], _: u64, _: &mut Seen) -> Result<(), Fault> {
-        let (false, Some(finder)) = (self.found, &self.http.contains) else { return Ok(()) };
+        let (false, Some(finder)) = (self.found, &self.expected.contains) else { return Ok(()) };
         let keep = finder.needle().len().saturating_sub(1);
         // First across the border, then in what came.
         let head = bytes.get(..keep.min(bytes.len())).unwrap_or_default();
@@ -134,7 +148,7 @@ impl Reply for Checked<'_> {
     }
 
     fn end(&mut self, _: u64, _: &mut Seen) -> Result<(), Fault> {
-        match &self.http.contains {
+        match &self.expected.contains {
             Some(finder) if !self.found => Err(Fault::new(
                 Class::VerifyMismatch,
                 format!(
@@ -152,14 +166,8 @@ mod tests {
     use super::*;
 
     fn contains(needle: &'static str, pieces: &[&[u8]]) -> bool {
-        let http = Http {
-            route: Route::get("/").ready(),
-            path: None,
-            body: Body::Fixed(Bytes::new()),
-            status: None,
-            contains: Some(Finder::new(needle)),
-        };
-        let mut reply = Checked { http: &http, found: false, tail: Vec::new() };
+        let expected = Expected { status: None, contains: Some(Finder::new(needle)) };
+        let mut reply = Checked::new(&Rc::new(expected));
         for piece in pieces {
             reply.body(piece, 0, &mut Seen::default()).unwrap();
             assert!(reply.tail.len() < needle.len().max(1), "bounded");

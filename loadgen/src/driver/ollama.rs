@@ -116,7 +116,7 @@ impl Protocol for Ollama {
         Ok(self.route.request(body))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         match (self.driver, self.stream) {
             (Word::OllamaEmbed, _) => {
                 Either::B(Either::A(Answered::new(Embedded { vectors: self.vectors })))
@@ -155,16 +155,14 @@ impl Server<'_> {
         if self.wanted.pull && !self.has_model().await {
             let body = serde_json::json!({"model": self.model, "stream": true}).to_string();
             let request = Route::post("/api/pull").json().ready().request(body);
-            let mut pulled = Ndjson::new(Pulled::new(self.model));
-            self.wire.ask(self.target, &request, &mut pulled, self.left()).await.map_err(
-                |fault| {
-                    self.failed(
-                        "pulling",
-                        &fault,
-                        "is the name of the model right, and does the server reach its registry?",
-                    )
-                },
-            )?;
+            let pulled = Ndjson::new(Pulled::new(self.model));
+            self.wire.ask(self.target, &request, pulled, self.left()).await.map_err(|fault| {
+                self.failed(
+                    "pulling",
+                    &fault,
+                    "is the name of the model right, and does the server reach its registry?",
+                )
+            })?;
             say(&format!("model '{}' is pulled", self.model));
         }
         if !self.wanted.warm_up {

@@ -193,8 +193,8 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// What the server says while it pulls a model.
 #[derive(Debug)]
-pub(super) struct Pulled<'a> {
-    model: &'a str,
+pub(super) struct Pulled {
+    model: String,
     success: bool,
     said: Option<Instant>,
 }
@@ -211,13 +211,13 @@ struct Progress {
     error: Option<Said>,
 }
 
-impl<'a> Pulled<'a> {
-    pub(super) fn new(model: &'a str) -> Self {
-        Self { model, success: false, said: None }
+impl Pulled {
+    pub(super) fn new(model: &str) -> Self {
+        Self { model: model.to_owned(), success: false, said: None }
     }
 }
 
-impl Events for Pulled<'_> {
+impl Events for Pulled {
     fn event(&mut self, data: &[u8], _: u64, _: &mut Seen) -> Result<(), Fault> {
         let progress: Progress = read("line", data)?;
         if let Some(error) = progress.error {

@@ -73,7 +73,7 @@ impl Protocol for OpenAi {
         Ok(self.route.request(self.body(&self.asked.item(ask))))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         if self.stream { Either::A(Streamed::default()) } else { Either::B(whole()) }
     }
 }

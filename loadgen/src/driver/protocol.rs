@@ -34,7 +34,7 @@ pub(crate) trait Protocol: Sized + 'static {
     fn request(&self, target: usize, ask: Ask) -> Result<Request, Fault>;
 
     /// What its answer means.
-    fn reply(&self, ask: Ask) -> impl Reply;
+    fn reply(&self, ask: Ask) -> impl Reply + 'static;
 }
 
 /// The driver of a protocol over HTTP.
@@ -81,7 +81,6 @@ impl<P: Protocol> Driver for HttpDriver<P> {
         seen: &mut Seen,
     ) -> Result<(), Fault> {
         let request = self.protocol.request(connection.target, ask)?;
-        let mut reply = self.protocol.reply(ask);
-        connection.exchange(&request, &mut reply, seen).await
+        connection.exchange(&request, self.protocol.reply(ask), seen).await.map(drop)
     }
 }

@@ -66,7 +66,7 @@ impl Protocol for Rerank {
         Ok(self.route.request(body))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         Answered::new(self.expected)
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use aifb_schema::result::SeriesPoint;
 
-use crate::error::Fatal;
+use crate::{error::Fatal, sys};
 
 /// Batches that may wait for the writer: with one a second, a file system may pause this many
 /// seconds before rows gather in memory.
@@ -74,7 +74,11 @@ impl Writer {
         };
         thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || state.run(&messages, &give_back, &end))
+            .spawn(move || {
+                // Where it shares a CPU with the loop, no request waits for it.
+                sys::go_behind();
+                state.run(&messages, &give_back, &end);
+            })
             .map_err(|error| Fatal::loadgen(format!("starting the record thread: {error}")))?;
         Ok(Self { queue, spare, ended })
     }

@@ -55,17 +55,17 @@ impl Http1 {
         self.clean && self.driven.alive() && !self.sender.is_closed() && idle
     }
 
-    /// Sends a request and hands the answer to `reply`.
-    pub(super) async fn exchange(
+    /// Sends a request, hands the answer to `reply` and gives that back.
+    pub(super) async fn exchange<R: Reply>(
         &mut self,
         request: &Request,
-        reply: &mut impl Reply,
+        reply: R,
         seen: &mut Seen,
-    ) -> Result<(), Fault> {
+    ) -> Result<R, Fault> {
         let request = self.request(request)?;
         self.clean = false;
         let noted = Noted::begin(self.socket.clone(), seen);
-        let mut receiver = Receiver::new(reply, noted.seen);
+        let mut receiver = Receiver::new(reply);
         if let Err(error) = self.driven.run(self.sender.ready()).await {
             return Err(self.broken(&chain(&error)));
         }
@@ -74,17 +74,17 @@ impl Http1 {
             Err(error) => return Err(self.broken(&chain(&error))),
         };
         let (parts, mut body) = response.into_parts();
-        receiver
-            .head(&Head { status: parts.status.as_u16(), fields: Fields::Map(&parts.headers) })?;
+        let fields = Fields::Map(&parts.headers);
+        receiver.head(&Head { status: parts.status.as_u16(), fields }, noted.seen)?;
         loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
             let Some(frame) = self.driven.run(frame).await else { break };
             let frame = frame.map_err(|error| self.broken(&chain(&error)))?;
             match Frame::into_data(frame) {
-                Ok(bytes) => receiver.body(&bytes, self.socket.last_read_ns())?,
+                Ok(bytes) => receiver.body(&bytes, self.socket.last_read_ns(), noted.seen)?,
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        receiver.trailers(&Fields::Map(&trailers))?;
+                        receiver.trailers(&Fields::Map(&trailers), noted.seen)?;
                     }
                 }
             }
@@ -93,7 +93,8 @@ impl Http1 {
         let end = self.socket.last_read_ns();
         self.socket.rest();
         self.driven.settle().await;
-        receiver.end(end)
+        receiver.end(end, noted.seen)?;
+        Ok(receiver.into_reply())
     }
 
     /// The request as hyper wants it.

@@ -62,17 +62,17 @@ impl Http2 {
         self.clean && self.driven.alive() && self.socket.is_open()
     }
 
-    /// Sends a request and hands the answer to `reply`.
-    pub(super) async fn exchange(
+    /// Sends a request, hands the answer to `reply` and gives that back.
+    pub(super) async fn exchange<R: Reply>(
         &mut self,
         request: &Request,
-        reply: &mut impl Reply,
+        reply: R,
         seen: &mut Seen,
-    ) -> Result<(), Fault> {
+    ) -> Result<R, Fault> {
         let head = self.head(request)?;
         self.clean = false;
         let noted = Noted::begin(self.socket.clone(), seen);
-        let mut receiver = Receiver::new(reply, noted.seen);
+        let mut receiver = Receiver::new(reply);
         let Self { sender, driven, .. } = self;
         if let Err(error) = driven.run(poll_fn(|cx| sender.poll_ready(cx))).await {
             return Err(self.broken(&error));
@@ -93,26 +93,27 @@ impl Http2 {
         self.socket.unsealed(Seal::Http2);
         let (parts, mut body) = response.into_parts();
         let fields = Fields::Map(&parts.headers);
-        receiver.head(&Head { status: parts.status.as_u16(), fields })?;
+        receiver.head(&Head { status: parts.status.as_u16(), fields }, noted.seen)?;
         loop {
             let Some(bytes) = self.driven.run(poll_fn(|cx| body.poll_data(cx))).await else {
                 break;
             };
             let bytes = bytes.map_err(|error| self.broken(&error))?;
-            receiver.body(&bytes, self.socket.last_read_ns())?;
+            receiver.body(&bytes, self.socket.last_read_ns(), noted.seen)?;
             // Refused only where the stream has ended meanwhile.
             let _ignored = body.flow_control().release_capacity(bytes.len());
         }
         let trailers = self.driven.run(poll_fn(|cx| body.poll_trailers(cx))).await;
         if let Some(trailers) = trailers.map_err(|error| self.broken(&error))? {
-            receiver.trailers(&Fields::Map(&trailers))?;
+            receiver.trailers(&Fields::Map(&trailers), noted.seen)?;
         }
         let end = self.socket.last_read_ns();
         drop(body);
         self.clean = true;
         self.socket.rest();
         self.driven.settle().await;
-        receiver.end(end)
+        receiver.end(end, noted.seen)?;
+        Ok(receiver.into_reply())
     }
 
     /// The request as h2 wants it.

@@ -41,7 +41,7 @@ pub(crate) use head::{Fields, Head};
 use http1::Http1;
 use http2::Http2;
 use open::Opened;
-use raw::Raw;
+use raw::{Hub, Raw};
 pub(crate) use reply::{Reply, Whole};
 pub(crate) use request::{Request, Route};
 use target::Common;
@@ -51,6 +51,8 @@ pub(crate) use target::Target;
 pub(crate) struct Wire {
     targets: Vec<Rc<Target>>,
     engine: Kind,
+    /// What watches the connections of the raw engine.
+    hub: Rc<Hub>,
 }
 
 /// Which engine.
@@ -109,7 +111,7 @@ impl Wire {
         for endpoint in &plan.endpoints {
             targets.push(Rc::new(Target::new(&endpoint.url, &common).await?));
         }
-        Ok(Self { targets, engine })
+        Ok(Self { targets, engine, hub: Hub::start() })
     }
 
     /// Endpoints.
@@ -128,22 +130,23 @@ impl Wire {
         let engine = match self.engine {
             Kind::Hyper1 => Engine::Http1(Http1::new(io, found).await?),
             Kind::Hyper2 => Engine::Http2(Http2::new(io, found).await?),
-            Kind::Raw1 => Engine::Raw(Raw::new(io, found)),
+            Kind::Raw1 => Engine::Raw(Raw::new(io, found, &self.hub)),
         };
         Ok(Connection { target, engine, opened: Some(opened) })
     }
 
-    /// One request on a connection of its own, before the start, within `most`.
+    /// One request on a connection of its own, before the start, within `most`; gives `reply` back
+    /// when it has the answer.
     ///
     /// # Errors
     /// If it fails or takes longer.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask<R: Reply + 'static>(
         &self,
         target: usize,
         request: &Request,
-        reply: &mut impl Reply,
+        reply: R,
         most: Duration,
-    ) -> Result<(), Fault> {
+    ) -> Result<R, Fault> {
         let exchange = async {
             let mut connection = self.connect(target).await?;
             connection.exchange(request, reply, &mut Seen::default()).await
@@ -163,9 +166,7 @@ impl Wire {
         request: &Request,
         most: Duration,
     ) -> Result<Vec<u8>, Fault> {
-        let mut whole = Whole::default();
-        self.ask(target, request, &mut whole, most).await?;
-        Ok(whole.into_bytes())
+        Ok(self.ask(target, request, Whole::default(), most).await?.into_bytes())
     }
 
     /// The JSON answer to one request before the start, as [`Wire::whole`].
@@ -212,16 +213,16 @@ impl Connection {
         }
     }
 
-    /// Sends a request and hands the answer to `reply`.
+    /// Sends a request, hands the answer to `reply` and gives that back.
     ///
     /// # Errors
     /// If no complete answer of status 2xx comes, or `reply` does not like it.
-    pub(crate) async fn exchange(
+    pub(crate) async fn exchange<R: Reply + 'static>(
         &mut self,
         request: &Request,
-        reply: &mut impl Reply,
+        reply: R,
         seen: &mut Seen,
-    ) -> Result<(), Fault> {
+    ) -> Result<R, Fault> {
         // Of a connection that was opened before it was needed, a request tells nothing.
         if let (Some(opened), true) = (self.opened.take(), seen.connect_ns.is_some()) {
             seen.tls_ns = opened.tls_ns;

@@ -7,57 +7,60 @@ use crate::{
 };
 
 /// Takes an answer from an engine and hands it to a [`Reply`], if its status is 2xx.
-pub(super) struct Receiver<'a, R> {
-    reply: &'a mut R,
-    seen: &'a mut Seen,
+pub(super) struct Receiver<R> {
+    reply: R,
     /// Another status, with the begin of its body.
     refused: Option<(Class, u16, Vec<u8>)>,
     /// Where the body comes packed.
     unpack: Option<Box<Unpack>>,
 }
 
-impl<'a, R: Reply> Receiver<'a, R> {
-    pub(super) fn new(reply: &'a mut R, seen: &'a mut Seen) -> Self {
-        Self { reply, seen, refused: None, unpack: None }
+impl<R: Reply> Receiver<R> {
+    pub(super) fn new(reply: R) -> Self {
+        Self { reply, refused: None, unpack: None }
+    }
+
+    /// What the answer was handed to.
+    pub(super) fn into_reply(self) -> R {
+        self.reply
     }
 
     /// Status and headers.
-    pub(super) fn head(&mut self, head: &Head<'_>) -> Result<(), Fault> {
-        self.seen.status = Some(head.status);
+    pub(super) fn head(&mut self, head: &Head<'_>, seen: &mut Seen) -> Result<(), Fault> {
+        seen.status = Some(head.status);
         self.unpack = Unpack::of(head.fields.text("content-encoding"))?.map(Box::new);
         if !self.reply.accepts(head.status) {
             self.refused = Some((status_class(head.status), head.status, Vec::new()));
             return Ok(());
         }
-        self.reply.head(head, self.seen)
+        self.reply.head(head, seen)
     }
 
     /// A part of the body, read at `at_ns`.
-    pub(super) fn body(&mut self, bytes: &[u8], at_ns: u64) -> Result<(), Fault> {
-        let Self { reply, seen, refused, unpack } = self;
-        let take = |bytes: &[u8]| give(*reply, seen, refused, bytes, at_ns);
+    pub(super) fn body(&mut self, bytes: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
+        let Self { reply, refused, unpack } = self;
         match unpack {
-            Some(unpack) => unpack.feed(bytes, take),
-            None => give(*reply, seen, refused, bytes, at_ns),
+            Some(unpack) => unpack.feed(bytes, |bytes| give(reply, seen, refused, bytes, at_ns)),
+            None => give(reply, seen, refused, bytes, at_ns),
         }
     }
 
     /// Fields after the body.
-    pub(super) fn trailers(&mut self, fields: &Fields<'_>) -> Result<(), Fault> {
+    pub(super) fn trailers(&mut self, fields: &Fields<'_>, seen: &mut Seen) -> Result<(), Fault> {
         match &self.refused {
             Some(_) => Ok(()),
-            None => self.reply.trailers(fields, self.seen),
+            None => self.reply.trailers(fields, seen),
         }
     }
 
     /// The answer was read to its end at `at_ns`.
-    pub(super) fn end(&mut self, at_ns: u64) -> Result<(), Fault> {
-        self.seen.end_ns = Some(at_ns);
-        if let Self { reply, seen, refused, unpack: Some(unpack) } = self {
-            unpack.end(|bytes| give(*reply, seen, refused, bytes, at_ns))?;
+    pub(super) fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
+        seen.end_ns = Some(at_ns);
+        if let Self { reply, refused, unpack: Some(unpack) } = self {
+            unpack.end(|bytes| give(reply, seen, refused, bytes, at_ns))?;
         }
         match self.refused.take() {
-            None => self.reply.end(at_ns, self.seen),
+            None => self.reply.end(at_ns, seen),
             Some((class, status, text)) => {
                 let text = String::from_utf8_lossy(&text);
                 let status = hyper::StatusCode::from_u16(status)
@@ -114,21 +117,22 @@ mod tests {
 
     #[test]
     fn only_success_reaches_the_reply() {
-        let (mut whole, mut seen) = (Whole::default(), Seen::default());
-        let mut receiver = Receiver::new(&mut whole, &mut seen);
-        receiver.head(&head(200)).unwrap();
-        receiver.body(b"yes", 3).unwrap();
-        receiver.end(4).unwrap();
+        let mut seen = Seen::default();
+        let mut receiver = Receiver::new(Whole::default());
+        receiver.head(&head(200), &mut seen).unwrap();
+        receiver.body(b"yes", 3, &mut seen).unwrap();
+        receiver.end(4, &mut seen).unwrap();
+        let whole = receiver.into_reply();
         assert_eq!((whole.bytes(), seen.status, seen.end_ns), (&b"yes"[..], Some(200), Some(4)));
         for (status, class) in
             [(302, Class::Status3xx), (404, Class::Status4xx), (503, Class::Status5xx)]
         {
-            let (mut whole, mut seen) = (Whole::default(), Seen::default());
-            let mut receiver = Receiver::new(&mut whole, &mut seen);
-            receiver.head(&head(status)).unwrap();
-            receiver.body(&[b'n'; 1000], 3).unwrap();
-            let fault = receiver.end(4).unwrap_err();
-            assert_eq!((fault.class, whole.bytes()), (class, &b""[..]));
+            let mut seen = Seen::default();
+            let mut receiver = Receiver::new(Whole::default());
+            receiver.head(&head(status), &mut seen).unwrap();
+            receiver.body(&[b'n'; 1000], 3, &mut seen).unwrap();
+            let fault = receiver.end(4, &mut seen).unwrap_err();
+            assert_eq!((fault.class, receiver.into_reply().bytes()), (class, &b""[..]));
             assert!(fault.message.len() < 500 && fault.message.contains("nnn"), "{fault}");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Tensors are not kept. Of raw bytes only the length counts, of JSON the number of elements.
 
+use std::rc::Rc;
+
 use aifb_schema::recipe::{Datatype, KserveOutput};
 use serde::{Deserialize, Deserializer, de};
 
@@ -98,8 +100,8 @@ fn odd(message: String) -> Fault {
 
 /// An answer to an inference over HTTP: JSON, then raw bytes if there are any.
 #[derive(Debug)]
-pub(super) struct Inferred<'a> {
-    expected: &'a [KserveOutput],
+pub(super) struct Inferred {
+    expected: Rc<[KserveOutput]>,
     /// Length of the JSON, where raw bytes follow it.
     header: Option<usize>,
     json: Whole,
@@ -107,14 +109,14 @@ pub(super) struct Inferred<'a> {
     raw: u64,
 }
 
-impl<'a> Inferred<'a> {
+impl Inferred {
     /// An answer that has to have these outputs.
-    pub(super) fn new(expected: &'a [KserveOutput]) -> Self {
-        Self { expected, header: None, json: Whole::default(), raw: 0 }
+    pub(super) fn new(expected: &Rc<[KserveOutput]>) -> Self {
+        Self { expected: Rc::clone(expected), header: None, json: Whole::default(), raw: 0 }
     }
 }
 
-impl Reply for Inferred<'_> {
+impl Reply for Inferred {
     fn head(&mut self, head: &Head<'_>, _: &mut Seen) -> Result<(), Fault> {
         let Some(value) = head.fields.text(HEADER_LENGTH) else { return Ok(()) };
         let length = value.trim().parse().ok().filter(|length| *length <= HEADER_BYTES_MAX);
@@ -159,7 +161,7 @@ impl Reply for Inferred<'_> {
         if raw != self.raw {
             return Err(odd(format!("{} raw bytes, expected {raw}", self.raw)));
         }
-        check(self.expected, &outputs)
+        check(&self.expected, &outputs)
     }
 }
 
@@ -238,7 +240,7 @@ mod tests {
     /// Reads an answer whole and in two parts split at every byte; the results are equal.
     fn read(header: Option<&str>, body: &[u8], expected: &[KserveOutput]) -> Result<(), Fault> {
         let parse = |pieces: [&[u8]; 2]| {
-            let mut reply = Inferred::new(expected);
+            let mut reply = Inferred::new(&Rc::from(expected));
             let mut seen = Seen::default();
             let field = httparse::Header {
                 name: "Inference-Header-Content-Length",
@@ -328,7 +330,7 @@ mod tests {
             "[".repeat(5000),
             "]".repeat(5000)
         );
-        let mut reply = Inferred::new(&[]);
+        let mut reply = Inferred::new(&Rc::from([]));
         reply.body(deep.as_bytes(), 0, &mut Seen::default()).unwrap();
         assert_eq!(class(reply.end(0, &mut Seen::default())), Class::Parse);
     }

@@ -30,7 +30,7 @@ pub(crate) struct Generate {
     route: Rc<Route>,
     inputs: Inputs,
     body: Pieces,
-    outputs: Vec<KserveOutput>,
+    outputs: Rc<[KserveOutput]>,
     stream: bool,
 }
 
@@ -62,7 +62,7 @@ impl Protocol for Generate {
             ("generate", "application/json")
         };
         let route = Route::post(format!("{path}/{end}")).under(API).json().accept(accept).ready();
-        Ok(Self { route, inputs, body, outputs: kserve.outputs, stream })
+        Ok(Self { route, inputs, body, outputs: kserve.outputs.into(), stream })
     }
 
     fn operation(&self, _: Ask) -> &'static str {
@@ -73,8 +73,8 @@ impl Protocol for Generate {
         Ok(self.route.request(self.body.body(&self.inputs.tensors, &self.inputs.own(ask))))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
-        let generated = Generated { expected: &self.outputs };
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
+        let generated = Generated { expected: Rc::clone(&self.outputs) };
         if self.stream {
             Either::A(Sse::new(generated))
         } else {
@@ -158,7 +158,7 @@ fn pieces(kserve: &Kserve, tensors: &[Tensor]) -> Pieces {
     Pieces { before, after: after.into_bytes() }
 }
 
-impl Answer for Generated<'_> {
+impl Answer for Generated {
     fn answer(&mut self, body: &[u8], _: u64, _: &mut Seen) -> Result<(), Fault> {
         if self.read(body)? { Ok(()) } else { Err(empty()) }
     }
@@ -182,11 +182,11 @@ const NO_OUTPUTS: [&str; 7] = [
 /// The output that decides, where there is one of this name: others go with every answer.
 const TEXT_OUTPUT: &str = "text_output";
 
-struct Generated<'a> {
-    expected: &'a [KserveOutput],
+struct Generated {
+    expected: Rc<[KserveOutput]>,
 }
 
-impl Generated<'_> {
+impl Generated {
     /// Whether an answer has an output that is not empty.
     fn read(&self, data: &[u8]) -> Result<bool, Fault> {
         let answer: Map<String, Value> = serde_json::from_slice(data)
@@ -226,7 +226,7 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
-impl Events for Generated<'_> {
+impl Events for Generated {
     fn event(&mut self, data: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
         if self.read(data)? {
             seen.content(at_ns);
@@ -316,7 +316,7 @@ mod tests {
     /// Feeds an answer whole, then split in two at every byte.
     fn read(stream: bool, text: &str) -> (Result<(), Class>, Seen) {
         let parse = |pieces: [&[u8]; 2]| {
-            let generated = Generated { expected: &[] };
+            let generated = Generated { expected: Rc::new([]) };
             let mut reply = if stream {
                 Either::A(Sse::new(generated))
             } else {
@@ -372,7 +372,7 @@ mod tests {
             assert_eq!(read(stream, &text).0, Err(class), "{text}");
         }
         let asked = [KserveOutput { name: "y".into(), shape: None }];
-        let generated = Generated { expected: &asked };
+        let generated = Generated { expected: Rc::new(asked.clone()) };
         assert_eq!(generated.read(b"{\"z\":1}").unwrap_err().class, Class::VerifyMismatch);
         assert_eq!(generated.read(b"{\"y\":1}"), Ok(true));
     }

@@ -38,7 +38,7 @@ pub(crate) struct Grpc {
     inputs: Inputs,
     /// The request without its raw inputs.
     message: Vec<u8>,
-    outputs: Vec<KserveOutput>,
+    outputs: Rc<[KserveOutput]>,
     stream: bool,
 }
 
@@ -79,7 +79,7 @@ impl Protocol for Grpc {
         let inputs = Inputs::new(job, &wanted, Form::Raw)?;
         let message = message(&asked, &kserve, &inputs, stream)?.encode_to_vec();
         let route = route(if stream { "ModelStreamInfer" } else { "ModelInfer" });
-        Ok(Self { route, inputs, message, outputs: kserve.outputs, stream })
+        Ok(Self { route, inputs, message, outputs: kserve.outputs.into(), stream })
     }
 
     fn operation(&self, _: Ask) -> &'static str {
@@ -90,9 +90,9 @@ impl Protocol for Grpc {
         Ok(self.route.request(self.body(ask)))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         let kind = if self.stream { Kind::Stream } else { Kind::Single };
-        Unframed::new(Answers { kind, expected: &self.outputs, last: None })
+        Unframed::new(Answers { kind, expected: Rc::clone(&self.outputs), last: None })
     }
 }
 
@@ -159,15 +159,15 @@ fn message(
 }
 
 /// One question before the start.
-async fn call<M: Message + Default>(
+async fn call<M: Message + Default + 'static>(
     wire: &Wire,
     target: usize,
     method: &str,
     message: &impl Message,
 ) -> Result<M, Fault> {
     let request = route(method).request(frame(&message.encode_to_vec()));
-    let mut answer = Unframed::new(One { message: M::default() });
-    wire.ask(target, &request, &mut answer, model::ANSWER_MAX).await?;
+    let answer = Unframed::new(One { message: M::default() });
+    let answer = wire.ask(target, &request, answer, model::ANSWER_MAX).await?;
     Ok(answer.messages.message)
 }
 
@@ -308,17 +308,17 @@ enum Kind {
 }
 
 /// The answers to an inference.
-struct Answers<'a> {
+struct Answers {
     kind: Kind,
-    expected: &'a [KserveOutput],
+    expected: Rc<[KserveOutput]>,
     /// Whether the latest was said to be the final one; absent where the server does not say.
     last: Option<bool>,
 }
 
-impl Messages for Answers<'_> {
+impl Messages for Answers {
     fn message(&mut self, bytes: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
         match self.kind {
-            Kind::Single => verify(self.expected, &decoded(bytes)?),
+            Kind::Single => verify(&self.expected, &decoded(bytes)?),
             Kind::Stream => self.streamed(decoded(bytes)?, at_ns, seen),
         }
     }
@@ -341,7 +341,7 @@ impl Messages for Answers<'_> {
     }
 }
 
-impl Answers<'_> {
+impl Answers {
     fn streamed(
         &mut self,
         StreamAnswer { error, answer }: StreamAnswer,
@@ -364,7 +364,7 @@ impl Answers<'_> {
         if answer.outputs.is_empty() {
             return Ok(());
         }
-        verify(self.expected, &answer)?;
+        verify(&self.expected, &answer)?;
         seen.content(at_ns);
         Ok(())
     }
@@ -373,7 +373,7 @@ impl Answers<'_> {
 /// An answer over gRPC, or a stream of them, that may have any outputs.
 pub(crate) fn anything(stream: bool) -> impl Reply {
     let kind = if stream { Kind::Stream } else { Kind::Single };
-    Unframed::new(Answers { kind, expected: &[], last: None })
+    Unframed::new(Answers { kind, expected: Rc::new([]), last: None })
 }
 
 /// Whether an answer has the outputs that were asked for.
@@ -498,7 +498,8 @@ mod tests {
         let asked = [KserveOutput { name: "y".into(), shape: None }];
         let parse = |pieces: [&[u8]; 2]| {
             let kind = if stream { Kind::Stream } else { Kind::Single };
-            let mut reply = Unframed::new(Answers { kind, expected: &asked, last: None });
+            let mut reply =
+                Unframed::new(Answers { kind, expected: Rc::new(asked.clone()), last: None });
             let mut seen = Seen::default();
             let head = fields(&[("content-type", "application/grpc+proto")]);
             let mut go = || {

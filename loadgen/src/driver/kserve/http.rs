@@ -24,7 +24,7 @@ pub(crate) struct Http {
     route: Rc<Route>,
     inputs: Inputs,
     body: Body,
-    outputs: Vec<KserveOutput>,
+    outputs: Rc<[KserveOutput]>,
 }
 
 enum Body {
@@ -72,7 +72,7 @@ impl Protocol for Http {
         } else {
             (route.json(), Body::Json(pieces(&kserve, &inputs.tensors)))
         };
-        Ok(Self { route: route.ready(), inputs, body, outputs: kserve.outputs })
+        Ok(Self { route: route.ready(), inputs, body, outputs: kserve.outputs.into() })
     }
 
     fn operation(&self, _: Ask) -> &'static str {
@@ -88,7 +88,7 @@ impl Protocol for Http {
         Ok(self.route.request(body))
     }
 
-    fn reply(&self, _: Ask) -> impl Reply {
+    fn reply(&self, _: Ask) -> impl Reply + 'static {
         Inferred::new(&self.outputs)
     }
 }

@@ -33,7 +33,7 @@ use tensor::{Form, Own, Places, Tensor, Wanted};
 
 /// An answer over HTTP that may have any outputs.
 pub(crate) fn any_http() -> impl crate::wire::Reply {
-    answer::Inferred::new(&[])
+    answer::Inferred::new(&std::rc::Rc::from([]))
 }
 
 /// Prefix of all paths; the endpoint's URL may have it or not.
@@ -116,7 +116,7 @@ async fn ready_over_http(wire: &Wire, model: &str, path: &str) -> Result<(), Fat
     for target in 0..wire.targets() {
         let request = route.request("");
         model::wait_until_ready(model, async || {
-            wire.ask(target, &request, &mut Anything, model::ANSWER_MAX).await
+            wire.ask(target, &request, Anything, model::ANSWER_MAX).await.map(drop)
         })
         .await?;
     }
