@@ -1,8 +1,8 @@
 //! Records: what was seen of each request, kept in files of the run folder.
 //!
-//! The loop that sends and receives only appends to memory. Once a second it hands its rows and
-//! histograms to one writer thread through a bounded queue, so a slow file system never delays a
-//! request; what cannot be kept is counted.
+//! The loop that sends and receives only appends to memory. Once a second it hands its rows through
+//! a bounded queue to one writer thread, which counts their times in histograms and writes both, so
+//! a slow file system never delays a request; what cannot be kept is counted.
 
 pub(crate) mod checkpoint;
 pub(crate) mod row;
@@ -114,7 +114,8 @@ impl Progress {
 #[derive(Debug, Default)]
 struct Batch {
     rows: Vec<Row>,
-    histograms: Histograms,
+    /// Of rows that found no room.
+    dropped: Histograms,
     series: Vec<SeriesPoint>,
 }
 
@@ -230,21 +231,24 @@ impl Recorder {
         if let (Some(class), Some(message)) = (row.error, message) {
             self.examples.entry(class).or_insert(message);
         }
-        self.batch.histograms.add(&row);
         if row.phase == Phase::Measure && row.outcome == row::Outcome::Ok {
-            row.total().into_iter().for_each(|ns| self.durations.add(ns));
-        }
-        if let Some(watched) = &mut self.watched
-            && row.phase == Phase::Measure
-            && row.outcome == row::Outcome::Ok
-        {
-            let time = if watched.metric == "e2e" { row.e2e() } else { row.ttft() };
-            time.into_iter().for_each(|ns| watched.times.record(ns));
+            self.note_times(&row);
         }
         if self.batch.rows.len() < ROWS_WAITING_MAX {
             self.batch.rows.push(row);
         } else {
+            self.batch.dropped.add(&row);
             self.dropped += 1;
+        }
+    }
+
+    /// Notes the times of a successful measured request that are told while the load runs.
+    fn note_times(&mut self, row: &Row) {
+        row.total().into_iter().for_each(|ns| self.durations.add(ns));
+        row.client_lag().into_iter().for_each(|ns| self.series.lag(ns));
+        if let Some(watched) = &mut self.watched {
+            let time = if watched.metric == "e2e" { row.e2e() } else { row.ttft() };
+            time.into_iter().for_each(|ns| watched.times.record(ns));
         }
     }
 
@@ -279,13 +283,7 @@ impl Recorder {
 
     /// Notes the second that ends `elapsed_ns` after the start.
     fn note_second(&mut self, client: &ClientState, elapsed_ns: u64) {
-        let point = self.series.point(
-            elapsed_ns,
-            &self.tally,
-            &self.batch.histograms,
-            self.in_flight,
-            client.cpu_ns,
-        );
+        let point = self.series.point(elapsed_ns, &self.tally, self.in_flight, client.cpu_ns);
         if self.batch.series.len() < SECONDS_WAITING_MAX {
             self.batch.series.push(point);
         }

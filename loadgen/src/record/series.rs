@@ -12,9 +12,9 @@ use std::{
 };
 
 use aifb_schema::{names::file, result::SeriesPoint};
-use aifb_stats::{distribution::seconds, rank::Quantile};
+use aifb_stats::{distribution::seconds, histogram::Histogram, rank::Quantile};
 
-use super::tally::{Histograms, Tally};
+use super::tally::Tally;
 
 /// Lines of one worker that are read: a week of seconds.
 const LINES_MAX: usize = 7 * 24 * 3600;
@@ -29,19 +29,24 @@ pub(crate) fn path(folder: &Path, rank: u32) -> PathBuf {
 pub(crate) struct Series {
     before: Tally,
     cpu_ns: u64,
+    /// Client lags of the requests that ended in the running second.
+    lags: Histogram,
     /// Seconds told so far.
     told: u64,
 }
 
 impl Series {
+    /// Notes the client lag of a successful measured request that has ended.
+    pub(crate) fn lag(&mut self, ns: u64) {
+        self.lags.record(ns);
+    }
+
     /// The second (or the several, after a stall) that has just ended, `elapsed_ns` after the
-    /// common start: the difference to the sums before it. `ended` has the requests that ended in
-    /// it.
+    /// common start: the difference to the sums before it.
     pub(crate) fn point(
         &mut self,
         elapsed_ns: u64,
         tally: &Tally,
-        ended: &Histograms,
         in_flight: u64,
         cpu_ns: u64,
     ) -> SeriesPoint {
@@ -54,7 +59,8 @@ impl Series {
             let more = count - before.errors.get(class).copied().unwrap_or(0);
             (more > 0).then(|| (class.to_string(), more))
         });
-        let lag = ended.get("client_lag").and_then(|lag| lag.quantile(Quantile::P99));
+        let lag = self.lags.quantile(Quantile::P99);
+        self.lags.clear();
         let cpu = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
         SeriesPoint {
             second,
@@ -131,12 +137,11 @@ mod tests {
     fn a_second_is_what_came_since_the_last() {
         let (mut series, mut tally) = (Series::default(), Tally::default());
         let limits = Limits::default();
-        let mut ended = Histograms::default();
         let mut row = streamed();
         tally.begin(row.phase, row.dequeued_ns, &limits);
         tally.end(&row, &limits);
-        ended.add(&row);
-        let first = series.point(1_000_100_000, &tally, &ended, 3, 400_000_000);
+        row.client_lag().into_iter().for_each(|ns| series.lag(ns));
+        let first = series.point(1_000_100_000, &tally, 3, 400_000_000);
         assert_eq!((first.second, first.sent, first.ok, first.output_tokens), (0, 1, 1, 3));
         assert_eq!((first.in_flight, first.client_cpu_seconds), (3, 0.4));
         assert!(first.client_lag_p99_seconds.unwrap() > 0.0);
@@ -145,7 +150,7 @@ mod tests {
         tally.begin(row.phase, row.dequeued_ns, &limits);
         tally.end(&row, &limits);
         // The client stood still for two seconds.
-        let second = series.point(3_900_000_000, &tally, &Histograms::default(), 0, 500_000_000);
+        let second = series.point(3_900_000_000, &tally, 0, 500_000_000);
         assert_eq!((second.second, second.seconds), (1, 2));
         assert_eq!((second.sent, second.ok, second.failed), (1, 0, 1));
         assert_eq!(second.errors["status_5xx"], 1);

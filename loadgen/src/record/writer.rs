@@ -137,7 +137,8 @@ impl State {
         end: &SyncSender<WorkerRecord>,
     ) {
         while let Ok(Message { mut batch, record, last }) = messages.recv() {
-            self.histograms.merge(&batch.histograms);
+            self.histograms.merge(&batch.dropped);
+            batch.rows.iter().for_each(|row| self.histograms.add(row));
             if !last {
                 // Before the rows: whoever reads the files after a crash finds in the checkpoint
                 // at least what the rows know, in flight included.
@@ -147,7 +148,7 @@ impl State {
             self.append_series(&batch.series);
             batch.series.clear();
             batch.rows.clear();
-            batch.histograms.clear();
+            batch.dropped.clear();
             // Full or gone: then this batch's memory is simply freed.
             let _ignored = give_back.try_send(batch);
             if last {
