@@ -11,6 +11,7 @@
 
 mod exports;
 mod servers;
+mod stops;
 
 use std::{
     fs,
