@@ -10,6 +10,7 @@
 )]
 
 mod exports;
+mod files;
 mod servers;
 mod stops;
 
