@@ -31,6 +31,11 @@ pub(crate) struct Cli {
     /// number, and the load begins when so many have come.
     #[arg(long, value_name = "N", requires = "load", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) workers: Option<u32>,
+    /// Where no worker reaches the agent of its node, they meet through files of the run folder:
+    /// time from the last worker's coming to the start, above what the file system takes to show
+    /// a new file to all.
+    #[arg(long, value_name = "TIME", requires = "load", default_value = "5s")]
+    pub(crate) lead: Span,
     /// Exit with 6 when a verdict says that the result should not be believed.
     #[arg(long)]
     pub(crate) strict: bool,

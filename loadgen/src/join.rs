@@ -1,5 +1,6 @@
-//! `aifb-loadgen run --join FOLDER`: workers of one load that meet through files, where no agent
-//! leads them and nodes may not connect to each other.
+//! Workers of one load that meet through files, where no agent leads them and nodes may not connect
+//! to each other: `aifb-loadgen run --join FOLDER`, and inside a run those that do not reach their
+//! agent.
 //!
 //! ```text
 //! every rank:  prepares ─▶ rank-<r>.json ─▶ waits for start.json ─▶ measures ─▶ waits for result.json
@@ -71,6 +72,8 @@ pub(crate) struct Join {
     rank: u32,
     size: u32,
     lead: Duration,
+    /// Why a load inside a run does not go by its agents.
+    because: Option<String>,
 }
 
 /// What a rank tells when it is prepared.
@@ -91,7 +94,13 @@ struct StartFile {
     epoch_ns: u64,
     /// Error of that node's wall clock, as its kernel states it.
     error_ns: u64,
+    /// Why a load inside a run does not go by its agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<String>,
 }
+
+/// Name of the file with [`StartFile`].
+const START: &str = "start.json";
 
 impl Join {
     /// The place that options and environment say; `None` without `--join`.
@@ -117,7 +126,25 @@ impl Join {
             return Err(Fatal::usage(format!("joining a load: rank {rank} of {size} ranks"))
                 .hint(format!("ranks count from 0; at most {RANKS_MAX} of them")));
         }
-        Ok(Some(Self { folder: folder.clone(), rank, size, lead: options.lead.get() }))
+        let lead = options.lead.get();
+        Ok(Some(Self { folder: folder.clone(), rank, size, lead, because: None }))
+    }
+
+    /// A place of a load inside a run whose workers do not reach their agents, because of this.
+    ///
+    /// # Errors
+    /// If the folder has been used.
+    pub(crate) fn inside(
+        folder: PathBuf,
+        (rank, size): (u32, u32),
+        lead: Duration,
+        because: String,
+    ) -> Result<Self, String> {
+        let before = [folder.join(file::RESULT), record::checkpoint_path(&folder, rank)];
+        match before.iter().find(|path| path.exists()) {
+            Some(path) => Err(format!("'{}' is there from before", path.display())),
+            None => Ok(Self { folder, rank, size, lead, because: Some(because) }),
+        }
     }
 
     /// Rank of this worker.
@@ -151,9 +178,12 @@ impl Join {
         let hello = Hello { protocol: PROTOCOL, size: self.size, load: load_of(job) };
         let mine = self.path(&format!("rank-{}.json", self.rank));
         self.write_new(&mine, &hello).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => self
-                .fail(format!("rank {} was here before", self.rank))
-                .hint("each load needs a folder of its own, and each task a rank of its own"),
+            io::ErrorKind::AlreadyExists => {
+                self.fail(format!("rank {} was here before", self.rank)).hint(match self.because {
+                    None => "each load needs a folder of its own, and each task a rank of its own",
+                    Some(_) => "name another repeat: --repeat N",
+                })
+            }
             _ => self.fail(error),
         })?;
         let deadline = Instant::now() + JOIN_MAX;
@@ -165,11 +195,12 @@ impl Join {
                 mono_ns: mono,
                 epoch_ns: epoch,
                 error_ns: sys::wall_clock_error_ns(),
+                because: self.because.clone(),
             };
-            self.write_new(&self.path("start.json"), &start).map_err(|error| self.fail(error))?;
+            self.write_new(&self.path(START), &start).map_err(|error| self.fail(error))?;
         }
         let start: StartFile =
-            self.wait("start.json", deadline + START_SLACK, cancelled, "rank 0 gave no start")?;
+            self.wait(START, deadline + START_SLACK, cancelled, "rank 0 gave no start")?;
         self.own_start(&start)
     }
 
@@ -244,9 +275,15 @@ impl Join {
                 return Err(self.fail("interrupted"));
             }
             if Instant::now() >= deadline {
-                return Err(self
-                    .fail(format!("{missing} within {} s", JOIN_MAX.as_secs()))
-                    .hint("were all ranks started, and do all see this folder?"));
+                let missing = format!("{missing} within {} s", JOIN_MAX.as_secs());
+                return Err(match &self.because {
+                    None => self
+                        .fail(missing)
+                        .hint("were all ranks started, and do all see this folder?"),
+                    Some(why) => self.fail(format!("{missing} (by files, since {why})")).hint(
+                        "files help only where no worker of the load reaches its agent: see the others' output",
+                    ),
+                });
             }
             thread::sleep(LOOK);
         }
@@ -310,6 +347,12 @@ impl Join {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// Why the workers of a load inside a run met through files, if they did.
+pub(crate) fn because(folder: &Path) -> Option<String> {
+    let start: StartFile = serde_json::from_slice(&read_bounded(&folder.join(START)).ok()?).ok()?;
+    start.because
 }
 
 /// What is known of a rank's record.
@@ -411,7 +454,8 @@ mod tests {
     }
 
     fn join(folder: &Path) -> Join {
-        Join { folder: folder.to_owned(), rank: 1, size: 2, lead: Duration::from_secs(2) }
+        let lead = Duration::from_secs(2);
+        Join { folder: folder.to_owned(), rank: 1, size: 2, lead, because: None }
     }
 
     /// On another node the wall clock counts, with the errors of both; a start that has passed is
@@ -421,7 +465,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let join = join(folder.path());
         let (mono_ns, epoch_ns) = join.instant().unwrap();
-        let here = StartFile { boot: boot(), mono_ns, epoch_ns, error_ns: 5_000 };
+        let here = StartFile { boot: boot(), mono_ns, epoch_ns, error_ns: 5_000, because: None };
         let own = join.own_start(&here).unwrap();
         assert_eq!((own.at_mono_ns, own.clock_error_ns), (mono_ns, 0));
         let elsewhere = StartFile { boot: "other".into(), mono_ns: 1, ..here.clone() };
@@ -431,6 +475,21 @@ mod tests {
         let past = StartFile { mono_ns: 1, ..here };
         let error = join.own_start(&past).unwrap_err().to_string();
         assert!(error.contains("saw the start") && error.contains("--lead"), "{error}");
+    }
+
+    /// What was there before would be taken for this load's.
+    #[test]
+    fn a_folder_inside_a_run_is_used_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |rank| {
+            let why = "the agent is gone".to_owned();
+            Join::inside(folder.path().to_owned(), (rank, 2), Duration::ZERO, why)
+        };
+        assert!(inside(0).is_ok() && because(folder.path()).is_none());
+        fs::write(record::checkpoint_path(folder.path(), 1), "").unwrap();
+        assert!(inside(0).is_ok() && inside(1).unwrap_err().contains("from before"));
+        fs::write(folder.path().join(file::RESULT), "").unwrap();
+        assert!(inside(0).unwrap_err().contains("result.json"));
     }
 
     #[test]
@@ -450,6 +509,13 @@ mod tests {
         assert!(error.to_string().contains("start.json"), "{error}");
         let error = join.wait::<StartFile>("none.json", Instant::now(), &going, "nobody came");
         assert!(error.unwrap_err().to_string().contains("nobody came within 60 s"));
+        let inside = Join { because: Some("the agent is gone".into()), ..join.clone() };
+        let error = inside.wait::<StartFile>("none.json", Instant::now(), &going, "nobody came");
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("since the agent is gone") && error.contains("no worker"),
+            "{error}"
+        );
         going.store(true, Ordering::Relaxed);
         let error = join.wait::<StartFile>("none.json", soon, &going, "x").unwrap_err();
         assert!(error.to_string().contains("interrupted"), "{error}");

@@ -64,7 +64,11 @@ fn dispatch(cli: &Cli) -> Result<i32, Fatal> {
         (Some(Command::Run(options)), _) => standalone::run(options),
         (Some(Command::Mock(options)), _) => mock::serve(options),
         (Some(Command::Merge), _) => again::run(),
-        (None, Some(load)) => session::run(load, cli.point, cli.repeat, cli.workers, cli.strict),
+        (None, Some(load)) => {
+            let Cli { point, repeat, workers, .. } = *cli;
+            let wanted = session::Wanted { load, point, repeat, workers, lead: cli.lead.get() };
+            session::run(&wanted, cli.strict)
+        }
         (None, None) => Err(Fatal::usage("neither --load nor a command was given")
             .hint("inside a run: aifb-loadgen --load NAME; without one: aifb-loadgen run --help")),
     }

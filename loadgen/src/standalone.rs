@@ -92,22 +92,45 @@ fn joined(
     join: &Join,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<i32, Fatal> {
-    let job = Job::new(plan, join.rank())?;
     let mut line = ProgressLine::new(options.progress);
-    let ended = runtime.block_on(measure(&job, Some(join), &mut line))?;
-    let interrupted = match ended {
-        Ended::BeforeStart(code) => return Ok(code),
-        Ended::Measured(interrupted) => interrupted,
-    };
-    if let Some(code) = interrupted {
+    match together(plan, join, runtime, &mut line)? {
+        Together::Signal(code) => Ok(code),
+        Together::Over(result, leader) => {
+            if leader {
+                print(&result, options.json)?;
+            }
+            Ok(exit_code(&result, options.strict))
+        }
+    }
+}
+
+/// How a load ended whose workers met through files.
+pub(crate) enum Together {
+    /// This worker by a signal, with this exit code.
+    Signal(i32),
+    /// All of it: the result, and whether this worker has written it.
+    Over(Box<LoadResult>, bool),
+}
+
+/// Measures as one of several workers that meet through files.
+///
+/// # Errors
+/// If nothing could be measured, or there is no result.
+pub(crate) fn together(
+    plan: LoadPlan,
+    join: &Join,
+    runtime: &tokio::runtime::Runtime,
+    line: &mut ProgressLine,
+) -> Result<Together, Fatal> {
+    let job = Job::new(plan, join.rank())?;
+    match runtime.block_on(measure(&job, Some(join), line))? {
         // The others are waited for by those that go on; this one's record says that it stopped.
-        return Ok(code);
+        Ended::BeforeStart(code) | Ended::Measured(Some(code)) => Ok(Together::Signal(code)),
+        Ended::Measured(None) => {
+            let (result, leader) = join.finish(&job)?;
+            Ok(Together::Over(Box::new(result), leader))
+        }
     }
-    let (result, leader) = join.finish(&job)?;
-    if leader {
-        print(&result, options.json)?;
-    }
-    Ok(exit_code(&result, options.strict))
 }
 
 /// Measures one load; gives its result, and the exit code of a signal that ended it.

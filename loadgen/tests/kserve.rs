@@ -1,4 +1,4 @@
-//! KServe's version 2 protocol against the mock server.
+//! KServe's version 2 protocol against the mock server; its faults are in `conformance`.
 #![allow(missing_docs, reason = "tests")]
 
 mod support;
@@ -104,55 +104,6 @@ fn generated_answers_are_counted() {
         let result = run(&mock, "triton-generate", "gen", &whole);
         assert_eq!((result.counts.ok, result.metrics.output_tokens), (40, None));
     });
-}
-
-#[test]
-fn odd_streams_of_answers_are_understood() {
-    for fault in [
-        "crlf",
-        "cr",
-        "pings",
-        "bom",
-        "no-space",
-        "multi-line",
-        "split-utf8",
-        "fat",
-        "coalesced",
-        "chunk-extensions",
-        "trailers",
-        "close-delimited",
-        "odd-head",
-        "slow-head",
-        "drip",
-        "stale",
-        "informational",
-        "gzip",
-    ] {
-        let mock = Mock::start(&["--ttft", "1ms", "--itl", "0s", "--fault", fault]);
-        let options = ["--concurrency", "2", "--requests", "6", "--output-tokens", "5"];
-        let result = run(&mock, "triton-generate", "gen", &options);
-        assert_eq!(result.counts.ok, 6, "{fault}: {:?}", result.error_examples);
-        assert_eq!(result.metrics.output_tokens, Some(30), "{fault}");
-    }
-    for (fault, class) in [
-        ("error-event", "error_event_in_200"),
-        ("early-eof", "truncated_stream"),
-        ("no-last-chunk", "truncated_stream"),
-        ("garbage", "parse"),
-        ("bad-utf8", "parse"),
-        ("empty", "empty_response"),
-        ("html", "parse"),
-    ] {
-        let mock = Mock::start(&["--ttft", "1ms", "--itl", "0s", "--fault", fault]);
-        let options = ["--concurrency", "2", "--requests", "6", "--output-tokens", "5", "--json"];
-        let output = measure(
-            &[&["--driver", "triton-generate", "--url", &mock.url, "--model", "gen"], &options[..]]
-                .concat(),
-        );
-        let result = support::result(&output);
-        assert_eq!(result.errors.get(class), Some(&6), "{fault}: {:?}", result.error_examples);
-        assert_eq!(result.metrics.ttft_seconds, None, "failures never enter latency");
-    }
 }
 
 #[test]

@@ -327,6 +327,38 @@ fn a_fulfilled_rule_ends_the_load_for_all_workers() {
     assert_eq!(run.end(), "completed");
 }
 
+/// The same where the workers are tasks of several steps, which number their tasks from 0 each.
+#[test]
+fn a_rule_is_judged_over_several_steps() {
+    let stop = "load:\n- {name: l, driver: http, clients: 2, arrival: {rate: 5/s}, \
+        phases: {measure: 60s}, stop: {errors: 5}}";
+    let recipe = RECIPE.split("load:").next().unwrap().to_owned() + stop;
+    let mut run = Run::start(&recipe);
+    run.ready();
+    let mut workers = ["7.9", "7.10"].map(|step| Worker::join_of(&run, step, 0, 2, Some(2)));
+    workers.iter_mut().for_each(|worker| drop(worker.plan()));
+    workers.iter_mut().for_each(Worker::ready);
+    let starts = workers.each_mut().map(Worker::start);
+    assert_eq!(starts[0], starts[1]);
+    for (worker, failed) in workers.iter_mut().zip([2, 4]) {
+        let delta = Delta { phase: "measure".into(), sent: 9, failed, ..Delta::default() };
+        worker.say(&FromWorker::Delta(delta));
+    }
+    for worker in &mut workers {
+        match worker.hear() {
+            ToWorker::Stop { reason, .. } => {
+                assert!(reason.contains("6 of 6 requests failed"), "{reason}");
+            }
+            other => panic!("no stop but {other:?}"),
+        }
+        worker.say(&FromWorker::Done { complete: true });
+    }
+    assert!(matches!(workers[0].hear(), ToWorker::Merge { lost, .. } if lost.is_empty()));
+    workers[0].say(&FromWorker::ResultWritten);
+    assert_eq!(workers[1].hear(), ToWorker::Release);
+    assert_eq!(run.end(), "completed");
+}
+
 /// Workers on different nodes may find different files under one name.
 #[test]
 fn workers_that_ask_different_things_are_refused() {

@@ -10,7 +10,9 @@
 )]
 
 mod exports;
+mod files;
 mod servers;
+mod stops;
 
 use std::{
     fs,

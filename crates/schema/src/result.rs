@@ -92,7 +92,7 @@ pub struct Distribution {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// `client_saturated`, `client_stall`, `rate_not_delivered`, `too_few_samples`,
-    /// `incomplete`, `clock_error`, `cached_prompts`, `delayed_ack_plateau`.
+    /// `incomplete`, `clock_error`, `cached_prompts`, `delayed_ack_plateau`, `met_by_files`.
     pub kind: String,
     /// What was seen and what the limit is.
     pub message: String,

@@ -15,44 +15,13 @@ use super::{
 use crate::{
     record::row::{Seen, TokenSource},
     wire::{
-        Head, Reply, Whole,
-        events::{Events, Sse},
+        events::{Events, Sse, no_stream},
         reply::Answered,
     },
 };
 
-/// A streamed answer; a server that sends one JSON text instead is heard, for it may say why.
-#[derive(Debug, Default)]
-pub(crate) struct Streamed {
-    stream: Sse<Stream>,
-    instead: Option<Whole>,
-}
-
-impl Reply for Streamed {
-    fn head(&mut self, head: &Head<'_>, seen: &mut Seen) -> Result<(), Fault> {
-        match head.content_type().as_deref() {
-            Some("application/json") => {
-                self.instead = Some(Whole::default());
-                Ok(())
-            }
-            _ => self.stream.head(head, seen),
-        }
-    }
-
-    fn body(&mut self, bytes: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
-        match &mut self.instead {
-            Some(whole) => whole.body(bytes, at_ns, seen),
-            None => self.stream.body(bytes, at_ns, seen),
-        }
-    }
-
-    fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
-        let Some(whole) = &self.instead else { return self.stream.end(at_ns, seen) };
-        let event: Event = read("answer", whole.bytes())?;
-        event.fault().map_or(Ok(()), Err)?;
-        Err(Fault::new(Class::Parse, "the answer is one JSON text, expected a stream of events"))
-    }
-}
+/// A streamed answer.
+pub(crate) type Streamed = Sse<Stream>;
 
 /// An answer that is not streamed: nothing is known about its parts.
 pub(super) fn whole() -> Answered<impl crate::wire::reply::Answer> {
@@ -102,9 +71,9 @@ impl Counts {
     }
 }
 
-/// An answer while it comes in.
+/// A streamed answer while it comes in.
 #[derive(Debug, Default)]
-struct Stream {
+pub(crate) struct Stream {
     /// `[DONE]` was seen.
     done: bool,
     /// A choice said why it ended.
@@ -174,6 +143,11 @@ impl Events for Stream {
             return Err(Fault::new(Class::EmptyResponse, "the answer has no content"));
         }
         Ok(())
+    }
+
+    fn instead(&self, body: &[u8]) -> Fault {
+        let said = read("answer", body).map(|event: Event| event.fault());
+        said.map_or_else(|fault| fault, |error| error.unwrap_or_else(no_stream))
     }
 }
 
@@ -280,6 +254,7 @@ impl Timings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Head, Reply};
 
     /// Feeds a stream whole, then split in two at every byte; gives what was seen (equal in all).
     fn read(stream: &str) -> (Result<(), Class>, Seen) {

@@ -7,7 +7,7 @@ use aifb_schema::{
 use aifb_stats::{distribution::seconds, histogram::Histogram, plateau, rank::Quantile};
 
 use super::{float, part::Part};
-use crate::{record::tally::Tally, worker::Job, workload::WorkloadRecord};
+use crate::{join, record::tally::Tally, worker::Job, workload::WorkloadRecord};
 
 /// Client lag that is always allowed, seconds: the scheduler's latency on a busy node.
 const LAG_MIN: f64 = 1e-3;
@@ -53,6 +53,7 @@ pub(super) fn all(
     let metrics = evidence.metrics;
     [
         incomplete(parts),
+        met_by_files(job),
         saturated_by_lag(metrics, evidence.own_lag),
         saturated_by_cpu(parts),
         saturated_by_waiting(parts),
@@ -102,6 +103,17 @@ fn incomplete(parts: &[Part]) -> Option<Verdict> {
         ),
     };
     verdict("incomplete", why)
+}
+
+/// Inside a run, where the coordinator would lead.
+fn met_by_files(job: &Job) -> Option<Verdict> {
+    let why = join::because(&job.folder)?;
+    verdict(
+        "met_by_files",
+        format!(
+            "the workers met through files, since {why}: there were no live figures, and nobody measured the nodes' clocks against each other"
+        ),
+    )
 }
 
 fn saturated_by_lag(metrics: &Metrics, own_lag: Option<Distribution>) -> Option<Verdict> {

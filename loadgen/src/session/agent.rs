@@ -1,6 +1,7 @@
 //! The connection to the agent of this node: JSON lines over an abstract Unix socket.
 
 use std::{
+    io,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixStream as StdStream},
@@ -24,6 +25,15 @@ use crate::error::Fatal;
 /// lost, and a load that has not started must fail within 5 s.
 const SEND_MAX: Duration = Duration::from_secs(4);
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NoAgent {
+    /// Nobody takes it.
+    Unreachable(Fatal),
+    /// There is none that would be ours.
+    Wrong(Fatal),
+}
+
 /// The agent.
 pub(super) struct Agent {
     lines: BufReader<OwnedReadHalf>,
@@ -38,21 +48,23 @@ impl Agent {
     ///
     /// # Errors
     /// If there is none, or it belongs to another user.
-    pub(super) async fn connect(place: &Place) -> Result<Self, Fatal> {
-        let record = place.agent()?;
+    pub(super) async fn connect(place: &Place) -> Result<Self, NoAgent> {
+        let record = place.agent().map_err(NoAgent::Wrong)?;
         let fail = |cause: String| {
             Fatal::node(format!("connecting to the agent on node '{}': {cause}", record.node))
                 .hint("is the run still going on? see run.json and the agent.log of the node")
         };
-        let address = SocketAddr::from_abstract_name(record.socket.as_bytes())
-            .map_err(|error| fail(error.to_string()))?;
-        let stream = StdStream::connect_addr(&address).map_err(|error| fail(error.to_string()))?;
-        stream.set_nonblocking(true).map_err(|error| fail(error.to_string()))?;
-        let stream = UnixStream::from_std(stream).map_err(|error| fail(error.to_string()))?;
-        let peer = stream.peer_cred().map_err(|error| fail(error.to_string()))?;
+        let wrong = |error: io::Error| NoAgent::Wrong(fail(error.to_string()));
+        let address = SocketAddr::from_abstract_name(record.socket.as_bytes()).map_err(wrong)?;
+        let stream = StdStream::connect_addr(&address)
+            .map_err(|error| NoAgent::Unreachable(fail(error.to_string())))?;
+        stream.set_nonblocking(true).map_err(wrong)?;
+        let stream = UnixStream::from_std(stream).map_err(wrong)?;
+        let peer = stream.peer_cred().map_err(wrong)?;
         let own = nix::unistd::geteuid().as_raw();
         if peer.uid() != own {
-            return Err(fail(format!("it belongs to user {}, expected {own}", peer.uid())));
+            let cause = format!("it belongs to user {}, expected {own}", peer.uid());
+            return Err(NoAgent::Wrong(fail(cause)));
         }
         let (read, out) = stream.into_split();
         Ok(Self { lines: BufReader::new(read), partial: Vec::new(), out, lost: false })

@@ -6,8 +6,11 @@
 //!    └──── agent lost or Refused: fails ────┘                  │                 │ writes result.json
 //!                                          agent lost: measures on, keeps its files
 //! ```
+//!
+//! Where there is no way to the agent from the beginning: `files`.
 
 mod agent;
+mod files;
 mod place;
 
 use std::{sync::atomic::Ordering, time::Duration};
@@ -31,7 +34,7 @@ use crate::{
     standalone::exit_code,
     worker::{Job, Ready, Start, Stop, StoppedBy, Worker},
 };
-use agent::Agent;
+use agent::{Agent, NoAgent};
 use place::Place;
 
 /// Longest wait for the plan: services may take 60 minutes to become healthy, then the other
@@ -53,39 +56,59 @@ const COUNTED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Slurm leaves between SIGTERM and SIGKILL.
 const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 
+/// Which load this is one worker of.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Its name.
+    pub(crate) load: &'a Name,
+    /// Point of the sweep.
+    pub(crate) point: Option<u32>,
+    /// Repeat.
+    pub(crate) repeat: Option<u32>,
+    /// Workers of all steps, where several are one load.
+    pub(crate) workers: Option<u32>,
+    /// From the last worker's coming to the start, where they meet through files.
+    pub(crate) lead: Duration,
+}
+
 /// Runs one worker; gives the exit code.
 ///
 /// # Errors
 /// If it could not run, or its part is not whole.
-pub(crate) fn run(
-    load: &Name,
-    point: Option<u32>,
-    repeat: Option<u32>,
-    workers: Option<u32>,
-    strict: bool,
-) -> Result<i32, Fatal> {
-    let place = Place::from_environment(&|name| std::env::var(name).ok(), load, workers)?;
+pub(crate) fn run(wanted: &Wanted<'_>, strict: bool) -> Result<i32, Fatal> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let place = Place::from_environment(&variable, wanted.load, wanted.workers)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Fatal::loadgen(format!("starting the runtime: {error}")))?;
-    let code = runtime.block_on(async {
-        let agent = Agent::connect(&place).await?;
-        let mut session = Session::new(agent)?;
-        let join = FromWorker::Join {
-            protocol: PROTOCOL,
-            worker: place.worker.clone(),
-            size: place.size,
-            point,
-            repeat,
-            whole: workers,
-        };
-        session.agent.send(&join).await?;
-        session.run(&place, strict).await
-    });
+    let code = match runtime.block_on(Agent::connect(&place)) {
+        Ok(agent) => runtime.block_on(by_agent(agent, &place, wanted, strict)),
+        Err(NoAgent::Unreachable(why)) => files::run(&place, wanted, strict, &why, &runtime),
+        Err(NoAgent::Wrong(fatal)) => Err(fatal),
+    };
     // A thread that still waits for a file system must not keep the program.
     runtime.shutdown_background();
     code
+}
+
+async fn by_agent(
+    agent: Agent,
+    place: &Place,
+    wanted: &Wanted<'_>,
+    strict: bool,
+) -> Result<i32, Fatal> {
+    let mut session = Session::new(agent)?;
+    let join = FromWorker::Join {
+        protocol: PROTOCOL,
+        worker: place.worker.clone(),
+        size: place.size,
+        point: wanted.point,
+        repeat: wanted.repeat,
+        whole: wanted.workers,
+    };
+    session.agent.send(&join).await?;
+    session.run(place, strict).await
 }
 
 /// What happens next.

@@ -1,7 +1,7 @@
 //! Answers that are streams of events: server-sent events, or one JSON text a line.
 
 use super::{
-    Head, Reply, ndjson,
+    Head, Reply, Whole, ndjson,
     sse::{self, TooLong},
 };
 use crate::{
@@ -16,6 +16,16 @@ pub(crate) trait Events {
 
     /// The stream is complete.
     fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault>;
+
+    /// The fault that one JSON text in place of server-sent events is: it may say why.
+    fn instead(&self, _: &[u8]) -> Fault {
+        no_stream()
+    }
+}
+
+/// The fault that an answer in one piece is, whatever it says.
+pub(crate) fn no_stream() -> Fault {
+    Fault::new(Class::Parse, "the answer is one JSON text, expected a stream of events")
 }
 
 impl From<TooLong> for Fault {
@@ -25,32 +35,44 @@ impl From<TooLong> for Fault {
     }
 }
 
-/// A stream of server-sent events.
+/// A stream of server-sent events; a server that sends one JSON text instead is heard.
 #[derive(Debug, Default)]
 pub(crate) struct Sse<E> {
     parser: sse::Parser,
     events: E,
+    instead: Option<Whole>,
 }
 
 impl<E: Events> Sse<E> {
     /// Gives each event's data to `events`.
     pub(crate) fn new(events: E) -> Self {
-        Self { parser: sse::Parser::default(), events }
+        Self { parser: sse::Parser::default(), events, instead: None }
     }
 }
 
 impl<E: Events> Reply for Sse<E> {
     fn head(&mut self, head: &Head<'_>, _: &mut Seen) -> Result<(), Fault> {
-        expect(head, "text/event-stream")
+        let refused = expect(head, "text/event-stream");
+        if refused.is_err() && head.is("application/json") {
+            self.instead = Some(Whole::default());
+            return Ok(());
+        }
+        refused
     }
 
     fn body(&mut self, bytes: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
-        let Self { parser, events } = self;
+        let Self { parser, events, instead } = self;
+        if let Some(whole) = instead {
+            return whole.body(bytes, at_ns, seen);
+        }
         parser.feed(bytes, &mut |data: &[u8]| events.event(data, at_ns, seen))
     }
 
     fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
-        let Self { parser, events } = self;
+        let Self { parser, events, instead } = self;
+        if let Some(whole) = instead {
+            return Err(events.instead(whole.bytes()));
+        }
         parser.finish(&mut |data: &[u8]| events.event(data, at_ns, seen))?;
         events.end(at_ns, seen)
     }
@@ -132,5 +154,12 @@ mod tests {
         let head = Head { status: 200, fields: super::super::Fields::List(&list) };
         let fault = Sse::new(Texts::default()).head(&head, &mut Seen::default()).unwrap_err();
         assert!(fault.message.contains("'text/html', expected text/event-stream"), "{fault}");
+        let list = [httparse::Header { name: "content-type", value: b"application/json" }];
+        let head = Head { status: 200, fields: super::super::Fields::List(&list) };
+        let (mut sse, mut seen) = (Sse::new(Texts::default()), Seen::default());
+        sse.head(&head, &mut seen).unwrap();
+        sse.body(b"{}", 1, &mut seen).unwrap();
+        let fault = sse.end(1, &mut seen).unwrap_err();
+        assert!(fault.message.contains("one JSON text") && !sse.events.1, "{fault}");
     }
 }

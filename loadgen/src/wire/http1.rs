@@ -76,6 +76,8 @@ impl Http1 {
         let (parts, mut body) = response.into_parts();
         let fields = Fields::Map(&parts.headers);
         receiver.head(&Head { status: parts.status.as_u16(), fields }, noted.seen)?;
+        // Its values are parts of hyper's read buffer, which could not be used again meanwhile.
+        drop(parts);
         loop {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
             let Some(frame) = self.driven.run(frame).await else { break };

@@ -105,6 +105,8 @@ pub(super) struct Inferred {
     /// Length of the JSON, where raw bytes follow it.
     header: Option<usize>,
     json: Whole,
+    /// What the JSON said, as soon as it was there where raw bytes follow it.
+    answer: Option<Answer>,
     /// Bytes after the JSON.
     raw: u64,
 }
@@ -112,7 +114,13 @@ pub(super) struct Inferred {
 impl Inferred {
     /// An answer that has to have these outputs.
     pub(super) fn new(expected: &Rc<[KserveOutput]>) -> Self {
-        Self { expected: Rc::clone(expected), header: None, json: Whole::default(), raw: 0 }
+        Self {
+            expected: Rc::clone(expected),
+            header: None,
+            json: Whole::default(),
+            answer: None,
+            raw: 0,
+        }
     }
 }
 
@@ -129,8 +137,16 @@ impl Reply for Inferred {
         let Some(header) = self.header else { return self.json.body(bytes, at_ns, seen) };
         let room = header.saturating_sub(self.json.bytes().len()).min(bytes.len());
         let (json, raw) = bytes.split_at(room);
-        self.raw += u64::try_from(raw.len()).unwrap_or(0);
-        self.json.body(json, at_ns, seen)
+        self.raw = self.raw.saturating_add(u64::try_from(raw.len()).unwrap_or(u64::MAX));
+        self.json.body(json, at_ns, seen)?;
+        if self.answer.is_none() && self.json.bytes().len() == header {
+            self.answer = Some(Answer::read(self.json.bytes())?);
+        }
+        // More than was announced may never end.
+        match self.answer.as_ref().map(Answer::raw) {
+            Some(announced) if self.raw > announced => Err(wrong_length(self.raw, announced)),
+            _ => Ok(()),
+        }
     }
 
     fn end(&mut self, _: u64, _: &mut Seen) -> Result<(), Fault> {
@@ -138,34 +154,32 @@ impl Reply for Inferred {
         if self.header.is_some_and(|header| json.len() < header) {
             return Err(Fault::new(Class::TruncatedStream, "the answer ends within its JSON"));
         }
-        let answer: Answer = serde_json::from_slice(json)
-            .map_err(|error| odd(format!("reading the answer: {error}")))?;
-        if let Some(error) = answer.error {
-            let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
-            return Err(Fault::new(Class::ErrorEventIn200, text));
-        }
-        let mut raw = 0_u64;
+        let answer = match self.answer.take() {
+            Some(answer) => answer,
+            None => Answer::read(json)?,
+        };
         let mut outputs = Vec::new();
         for output in &answer.outputs {
             let held = match (&output.data, output.parameters.binary_data_size) {
                 (Some(Leaves(count)), None) => Held::Elements(*count),
-                (None, Some(bytes)) => {
-                    raw = raw.saturating_add(bytes);
-                    Held::Bytes(bytes)
-                }
+                (None, Some(bytes)) => Held::Bytes(bytes),
                 _ => return Err(odd(format!("output '{}' has no data", output.name))),
             };
             let (name, datatype, shape) = (&output.name, &output.datatype, &output.shape);
             outputs.push(Output { name, datatype, shape, held });
         }
-        if raw != self.raw {
-            return Err(odd(format!("{} raw bytes, expected {raw}", self.raw)));
+        if self.raw != answer.raw() {
+            return Err(wrong_length(self.raw, answer.raw()));
         }
         check(&self.expected, &outputs)
     }
 }
 
-#[derive(Deserialize)]
+fn wrong_length(came: u64, announced: u64) -> Fault {
+    odd(format!("{came} raw bytes, expected {announced}"))
+}
+
+#[derive(Debug, Deserialize)]
 struct Answer {
     #[serde(default)]
     outputs: Vec<OutputText>,
@@ -173,7 +187,24 @@ struct Answer {
     error: Option<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+impl Answer {
+    /// What the JSON says, if it is no error.
+    fn read(json: &[u8]) -> Result<Self, Fault> {
+        let answer: Self = serde_json::from_slice(json)
+            .map_err(|error| odd(format!("reading the answer: {error}")))?;
+        let Some(error) = &answer.error else { return Ok(answer) };
+        let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+        Err(Fault::new(Class::ErrorEventIn200, text))
+    }
+
+    /// Raw bytes that follow it.
+    fn raw(&self) -> u64 {
+        let sizes = self.outputs.iter().filter_map(|one| one.parameters.binary_data_size);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
+#[derive(Debug, Deserialize)]
 struct OutputText {
     name: String,
     datatype: String,
@@ -184,7 +215,7 @@ struct OutputText {
     parameters: Parameters,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Parameters {
     #[serde(default)]
     binary_data_size: Option<u64>,
@@ -297,6 +328,12 @@ mod tests {
         assert_eq!(class(read(Some(&length), short, &[])), Class::Parse);
         let (cut, _) = whole.split_at(20);
         assert_eq!(class(read(Some(&length), cut, &[])), Class::TruncatedStream);
+        // More than was announced is not waited for to the end.
+        let field = httparse::Header { name: HEADER_LENGTH, value: length.as_bytes() };
+        let (mut reply, mut seen) = (Inferred::new(&Rc::from([])), Seen::default());
+        reply.head(&Head { status: 200, fields: Fields::List(&[field]) }, &mut seen).unwrap();
+        reply.body(&whole, 1, &mut seen).unwrap();
+        assert_eq!(class(reply.body(b"!", 1, &mut seen)), Class::Parse);
         for odd in ["-1", "x", "99999999999", ""] {
             assert_eq!(class(read(Some(odd), &whole, &[])), Class::Parse, "{odd}");
         }

@@ -19,7 +19,7 @@ use crate::{
     record::row::{Seen, TokenSource},
     wire::{
         Reply, Request, Route, Wire,
-        events::{Events, Sse},
+        events::{Events, Sse, no_stream},
         reply::{Answer, Answered},
     },
     worker::Job,
@@ -241,6 +241,10 @@ impl Events for Generated {
         seen.output_tokens = Some(u64::from(seen.content_events));
         seen.token_source = Some(TokenSource::Chunks);
         Ok(())
+    }
+
+    fn instead(&self, body: &[u8]) -> Fault {
+        self.read(body).err().unwrap_or_else(no_stream)
     }
 }
 

@@ -147,23 +147,30 @@ impl LoadRun {
         self.state == LoadState::Running && self.workers.values().any(inside)
     }
 
-    /// The rule that is fulfilled now, if one is. All workers must be in the measured part.
+    /// The rule that is fulfilled now, if one is. Every worker must have come to the measured part;
+    /// one that has its share behind it still counts while others go on.
     pub(super) fn fulfilled(&mut self, now: Instant) -> Option<Verdict> {
+        let all_came = self.workers.values().all(|worker| {
+            worker.state == WorkerState::Lost
+                || matches!(worker.progress.phase.as_str(), "measure" | "drain")
+        });
+        let goes_on = self.measures();
         let judge = self.judge.as_mut()?;
         if now.duration_since(self.judged) < JUDGE_EVERY {
             return None;
         }
         self.judged = now;
+        let recent = std::mem::take(&mut self.recent);
+        if !all_came || !goes_on {
+            return None;
+        }
         let mut figures = Figures {
             at_ms: u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX),
-            recent: std::mem::take(&mut self.recent),
+            recent,
             ..Figures::default()
         };
         for worker in self.workers.values() {
-            let Delta { phase, sent, ok, failed, in_flight, output_tokens, .. } = &worker.progress;
-            if phase != "measure" && worker.state != WorkerState::Lost {
-                return None;
-            }
+            let Delta { sent, ok, failed, in_flight, output_tokens, .. } = &worker.progress;
             figures.sent += sent;
             figures.ok += ok;
             figures.failed += failed;
@@ -369,6 +376,36 @@ mod tests {
         }
         run.deal_ranks();
         assert_eq!(run.workers.keys().copied().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    /// Failures count from when all have come to the measured part until none is in it.
+    #[test]
+    fn a_rule_looks_at_all_workers_while_one_measures() {
+        let stop = serde_json::from_value(serde_json::json!({"errors": 5})).unwrap();
+        let judged = |phases: [&str; 2], states: [WorkerState; 2]| {
+            let mut run = run("7.1");
+            (run.state, run.judge) = (LoadState::Running, Some(Judge::new(stop)));
+            for (rank, (phase, state)) in (0..).zip(phases.into_iter().zip(states)) {
+                let mut worker = worker("7.1", rank, "n1");
+                worker.progress = Delta { phase: phase.into(), failed: 3, ..Delta::default() };
+                worker.state = state;
+                run.add(worker).unwrap();
+            }
+            assert_eq!(run.fulfilled(Instant::now()), None, "once a second");
+            run.fulfilled(Instant::now() + JUDGE_EVERY * 2).map(|verdict| verdict.rule)
+        };
+        use WorkerState::{Done, Gone, Lost, Ready};
+        let both = [Ready, Ready];
+        assert_eq!(judged(["measure", "measure"], both), Some("errors"));
+        assert_eq!(judged(["drain", "measure"], both), Some("errors"));
+        for state in [Done, Gone, Lost] {
+            assert_eq!(judged(["drain", "measure"], [state, Ready]), Some("errors"));
+        }
+        assert_eq!(judged(["", "measure"], [Lost, Ready]), Some("errors"));
+        for early in ["", "warmup"] {
+            assert_eq!(judged([early, "measure"], both), None, "'{early}'");
+        }
+        assert_eq!(judged(["drain", "drain"], both), None, "it is over");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Coordinator {
             }
             FromWorker::Delta(mut delta) => {
                 run.note_times(&mut delta);
-                if let Some(known) = run.workers.get_mut(&worker.rank) {
+                if let Some(known) = run.workers.get_mut(&rank) {
                     known.progress = delta;
                 }
             }
