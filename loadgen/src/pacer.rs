@@ -2,8 +2,8 @@
 //!
 //! Tokio's timers have a resolution of 1 ms. A timerfd armed with an absolute deadline wakes the
 //! event loop through epoll at the deadline; where the CPU budget allows, the timer is set a
-//! little early and the rest is spent yielding to other tasks, so that no answer waits for the
-//! pacer.
+//! little early and the rest, like any wait that is as short, is spent yielding to other tasks, so
+//! that no answer waits for the pacer.
 
 use std::{io, os::fd::AsFd, time::Duration};
 
@@ -25,6 +25,10 @@ use crate::{
 /// virtual CPU (about 50 µs from idle).
 pub(crate) const SPIN_NS: u64 = 80_000;
 
+/// Waits below this are spent yielding whatever the CPU budget: to set the timer, to sleep and to
+/// be woken takes about as much of a virtual CPU.
+const NEAR_NS: u64 = 20_000;
+
 /// One waiter for absolute instants of CLOCK_MONOTONIC.
 pub(crate) struct Pacer {
     timer: AsyncFd<Timer>,
@@ -34,7 +38,8 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer in the current runtime; `spin` allows it to burn up to [`SPIN_NS`] a wait.
+    /// A pacer in the current runtime; `spin` allows it to burn up to [`SPIN_NS`] a wait, and
+    /// not only [`NEAR_NS`].
     ///
     /// # Errors
     /// If the system has no descriptor left.
@@ -50,25 +55,18 @@ impl Pacer {
     /// Returns at `deadline` or as soon after it as the system allows, never before. May be
     /// dropped and called again with another deadline.
     pub(crate) async fn until(&mut self, deadline: u64) -> io::Result<()> {
-        let wake = if self.spin { deadline.saturating_sub(SPIN_NS) } else { deadline };
-        if mono_ns() < wake {
-            self.sleep(wake).await?;
+        let near = if self.spin { SPIN_NS } else { NEAR_NS };
+        let early = deadline.saturating_sub(near);
+        if mono_ns() < early {
+            self.sleep(if self.spin { early } else { deadline }).await?;
         }
         let from = mono_ns();
         let mut now = from;
         while now < deadline {
-            if self.spin {
-                tokio::task::yield_now().await;
-            } else {
-                // The timer of an early wake-up (a clock read between two ticks).
-                self.armed = None;
-                self.sleep(deadline).await?;
-            }
+            tokio::task::yield_now().await;
             now = mono_ns();
         }
-        if self.spin {
-            self.spun_ns += now.saturating_sub(from);
-        }
+        self.spun_ns += now.saturating_sub(from);
         Ok(())
     }
 
