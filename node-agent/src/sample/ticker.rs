@@ -85,6 +85,7 @@ impl Ticker {
             deadline += self.grid.period_ns();
             while let Some(order) = wait(orders, deadline) {
                 let Order::Period(period) = order else {
+                    self.collectors.read_all();
                     self.tick(clock::mono_ns());
                     return self.finish();
                 };

@@ -7,9 +7,12 @@ mod quantity;
 mod role;
 mod show;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{aside::Aside, grid::Grid};
+use super::{
+    aside::{Aside, Read},
+    grid::Grid,
+};
 
 pub(super) use show::Gpus;
 
@@ -19,6 +22,15 @@ pub(super) struct Gathered {
     /// Why there is nothing at all.
     absent: Option<&'static str>,
     devices: Vec<Device>,
+}
+
+/// Without a library that can be used: none will come while this agent lives.
+const ABSENT_RESTS: Duration = Duration::from_secs(30);
+
+impl Read for Gathered {
+    fn rests(&self) -> Duration {
+        self.absent.map_or(Duration::ZERO, |_| ABSENT_RESTS)
+    }
 }
 
 /// What a GPU is called; it does not change.
