@@ -98,6 +98,7 @@ impl Sampling {
             epoch_ns: fact.epoch_ns,
             subject: fact.subject.to_owned(),
             message: fact.message,
+            fields: fact.fields,
         });
         troubles.collect()
     }

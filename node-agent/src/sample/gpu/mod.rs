@@ -6,6 +6,7 @@ mod library;
 mod quantity;
 mod role;
 mod show;
+mod xid;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,6 +16,8 @@ use super::{
 };
 
 pub(super) use show::Gpus;
+use xid::Counts;
+pub(super) use xid::meaning;
 
 /// What the library said at one time.
 #[derive(Debug, Default)]
@@ -53,8 +56,9 @@ struct Device {
     values: Vec<Option<f64>>,
     /// Bits of the reasons that hold clocks down now.
     throttled: Option<u64>,
-    /// Critical errors so far, where the driver tells them.
-    xids: Option<u64>,
+    /// Critical errors so far by their number, or why the driver does not tell them; absent where
+    /// the GPU may not be asked at all.
+    xids: Option<Result<Counts, &'static str>>,
     last_xid: Option<u64>,
     processes: Vec<Process>,
     instances: Vec<Instance>,
