@@ -201,7 +201,7 @@ mod tests {
         let pair = |name: &str, value: &str| Pair { name: name.into(), value: value.into() };
         let (replica, level) = (pair("replica", "3"), pair("level", "info"));
         assert_eq!(lines[0].metadata, [replica.clone(), level.clone()]);
-        assert_eq!(lines[1].metadata, [replica.clone()]);
+        assert_eq!(lines[1].metadata, std::slice::from_ref(&replica));
         assert_eq!(lines[3].metadata, [replica, level, pair("rank", "TP1")]);
     }
 
