@@ -19,6 +19,7 @@ use super::{family::family, page};
 use crate::{
     http,
     sample::{Source, Tick},
+    tls,
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.
@@ -26,15 +27,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a page: Milvus has about one MiB.
 const PAGE_MAX: u64 = 4 << 20;
-
-/// Where a page is.
-#[derive(Debug, Clone)]
-pub(crate) struct Page {
-    /// Its URL.
-    pub(crate) url: String,
-    /// Whom its https server is trusted to be, by files with whole paths.
-    pub(crate) tls: Option<EngineTls>,
-}
 
 /// The engines of this node. Clones share them.
 #[derive(Clone, Default)]
@@ -54,25 +46,34 @@ struct Engine {
 #[derive(Default)]
 struct Shared {
     /// The last page that was not in a tick yet.
-    page: Mutex<Option<Reading>>,
+    page: Mutex<Option<Page>>,
     ok: AtomicU64,
     failed: AtomicU64,
 }
 
-struct Reading {
+struct Page {
     values: Vec<(&'static Family, Vec<String>, f64)>,
     left_out: u64,
 }
 
+/// Where a page is.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    /// Its URL.
+    pub(crate) url: String,
+    /// Whom its https server is trusted to be, by files with whole paths.
+    pub(crate) tls: Option<EngineTls>,
+}
+
 impl Engines {
-    /// From now on this page belongs to this replica.
-    pub(crate) fn set(&self, service: &str, replica: u32, page: Page) {
+    /// From now on the page there belongs to this replica.
+    pub(crate) fn set(&self, service: &str, replica: u32, at: Address) {
         let (look, asked) = sync_channel(0);
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let started = thread::Builder::new()
             .name("engine-metrics".into())
-            .spawn(move || look_when_asked(&page, &asked, &of_thread));
+            .spawn(move || look_when_asked(&at, &asked, &of_thread));
         if let Err(error) = started {
             tracing::error!(service, replica, %error, "no thread for its own metrics");
             return;
@@ -131,31 +132,31 @@ impl Engine {
 }
 
 /// Looks whenever it is asked to, until nobody can ask any more.
-fn look_when_asked(page: &Page, asked: &Receiver<()>, shared: &Shared) {
-    let agent = match &page.tls {
+fn look_when_asked(at: &Address, asked: &Receiver<()>, shared: &Shared) {
+    let agent = match &at.tls {
         None => Ok(http::agent(PATIENCE)),
-        Some(tls) => http::agent_with(PATIENCE, tls).map_err(|error| format!("{error:#}")),
+        Some(tls) => tls::agent(PATIENCE, tls).map_err(|error| format!("{error:#}")),
     };
     while asked.recv().is_ok() {
         let found = match &agent {
-            Ok(agent) => look(agent, &page.url).map_err(|error| error.to_string()),
+            Ok(agent) => look(agent, &at.url).map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
         match found {
-            Ok(reading) => {
-                *shared.page.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+            Ok(page) => {
+                *shared.page.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
                 shared.ok.fetch_add(1, Relaxed);
             }
             Err(error) => {
                 if shared.failed.fetch_add(1, Relaxed) == 0 {
-                    tracing::warn!(url = page.url, "a service's own metrics: {error}");
+                    tracing::warn!(url = at.url, "a service's own metrics: {error}");
                 }
             }
         }
     }
 }
 
-fn look(agent: &ureq::Agent, url: &str) -> Result<Reading, ureq::Error> {
+fn look(agent: &ureq::Agent, url: &str) -> Result<Page, ureq::Error> {
     let mut response = agent.get(url).header("accept", "text/plain;version=0.0.4").call()?;
     let status = response.status();
     if !status.is_success() {
@@ -173,5 +174,5 @@ fn look(agent: &ureq::Agent, url: &str) -> Result<Reading, ureq::Error> {
             }
         }
     }
-    Ok(Reading { values, left_out })
+    Ok(Page { values, left_out })
 }

@@ -10,19 +10,19 @@ use std::{
 use aifb_schema::{recipe::EngineTls, samples};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use super::{Engines, Page, poll::PATIENCE};
+use super::{Address, Engines, poll::PATIENCE};
 use crate::{
     export::fixture::{Keys, Reply, Stand},
-    http,
     sample::{Attached, Config, Sampler, Watched},
+    tls,
 };
 
 const PAGE: &str = "# HELP e:running Requests that run\n# TYPE e:running gauge\n\
     e:running{model=\"m\",node=\"theirs\"} 3\n# TYPE e:wait_seconds histogram\n\
     e:wait_seconds_bucket{le=\"1\"} 4\ne:wait_seconds_sum 2.5\ne:wait_seconds_count 4\n";
 
-fn plain(address: SocketAddr) -> Page {
-    Page { url: format!("http://{address}/metrics"), tls: None }
+fn plain(address: SocketAddr) -> Address {
+    Address { url: format!("http://{address}/metrics"), tls: None }
 }
 
 fn config(folder: &Path) -> Config {
@@ -75,7 +75,7 @@ fn a_page_is_asked_for_by_https_of_whom_is_trusted() {
     let engines = Engines::default();
     let ask = |name: &str, stand: &Stand, tls: EngineTls| {
         let url = format!("https://{}/metrics", stand.address);
-        engines.set(name, 0, Page { url, tls: Some(tls) });
+        engines.set(name, 0, Address { url, tls: Some(tls) });
     };
     let trusting = || EngineTls { ca: Some(keys.ca.clone()), ..EngineTls::default() };
     let insecure = EngineTls { insecure: true, ..EngineTls::default() };
@@ -122,7 +122,7 @@ fn files_that_are_not_what_they_should_be_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let Keys { ca, cert, key, .. } = keys(folder.path());
     let told = |tls: EngineTls| {
-        let made = http::agent_with(PATIENCE, &tls);
+        let made = tls::agent(PATIENCE, &tls);
         format!("{:#}", made.err().unwrap())
     };
     let of_ca = |ca: &str| EngineTls { ca: Some(ca.to_owned()), ..EngineTls::default() };
@@ -137,7 +137,7 @@ fn files_that_are_not_what_they_should_be_are_named() {
         ..EngineTls::default()
     };
     assert_eq!(told(pair(&cert, &ca)), format!("reading key '{ca}': there is none in PEM form"));
-    assert!(http::agent_with(PATIENCE, &pair(&cert, &key)).is_ok());
+    assert!(tls::agent(PATIENCE, &pair(&cert, &key)).is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use aifb_schema::{
     run::Endpoint,
 };
 
-use crate::export::engine::Page;
+use crate::export::engine::Address;
 
 /// The page of a replica that answers at `address`; none where it has no port of that name. `expand`
 /// makes whole paths of the recipe's.
@@ -16,7 +16,7 @@ pub(super) fn of(
     address: IpAddr,
     endpoint: &Endpoint,
     expand: impl Fn(&str) -> String,
-) -> Option<Page> {
+) -> Option<Address> {
     let port = match &metrics.port {
         None => endpoint.port,
         Some(name) => *endpoint.ports.get(name)?,
@@ -24,7 +24,7 @@ pub(super) fn of(
     let by_url = metrics.port.is_none() && is_https(&endpoint.url);
     let Some(tls) = metrics.tls.or_else(|| by_url.then(EngineTls::default)) else {
         let address = SocketAddr::new(address, port);
-        return Some(Page { url: format!("http://{address}{}", metrics.path), tls: None });
+        return Some(Address { url: format!("http://{address}{}", metrics.path), tls: None });
     };
     let EngineTls { ca, cert, key, insecure } = tls;
     let [ca, cert, key] = [ca, cert, key].map(|path| path.map(|path| expand(&path)));
@@ -34,7 +34,7 @@ pub(super) fn of(
         _ => endpoint.host.clone(),
     };
     let url = format!("https://{host}:{port}{}", metrics.path);
-    Some(Page { url, tls: Some(EngineTls { ca, cert, key, insecure }) })
+    Some(Address { url, tls: Some(EngineTls { ca, cert, key, insecure }) })
 }
 
 pub(super) fn is_https(url: &str) -> bool {

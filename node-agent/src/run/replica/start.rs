@@ -28,7 +28,7 @@ use super::{
     probe::Prober,
     shut_down,
 };
-use crate::{clock, export::engine::Page, run::secrets};
+use crate::{clock, export::engine::Address, run::secrets};
 
 /// Longest time for a command that comes before the service: a database is made in seconds, on a
 /// slow file system in a minute.
@@ -412,7 +412,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The page of its own metrics, where it has one.
-    fn engine_page(&self, address: SocketAddr, endpoint: &Endpoint) -> Option<Page> {
+    fn engine_page(&self, address: SocketAddr, endpoint: &Endpoint) -> Option<Address> {
         let context = &self.replica.context;
         let expand = |path: &str| {
             let whole = secrets::expand(path, context.submit_dir(), &context.environment);
