@@ -14,6 +14,11 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// A client whose requests take at most `patience`. It speaks to hosts of the cluster: no proxy,
 /// no redirect, which would carry a token elsewhere, and the certificates that this node trusts.
 pub(crate) fn agent(patience: Duration) -> Agent {
+    with(patience, TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+}
+
+/// The same that speaks TLS so.
+pub(crate) fn with(patience: Duration, tls: TlsConfig) -> Agent {
     Agent::config_builder()
         .timeout_connect(Some(CONNECT))
         .timeout_global(Some(patience))
@@ -21,7 +26,7 @@ pub(crate) fn agent(patience: Duration) -> Agent {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .tls_config(tls)
         .user_agent(aifb_schema::version_line("aifb-agent"))
         .build()
         .into()

@@ -19,6 +19,7 @@ pub mod sample;
 mod script;
 mod ship;
 mod sys;
+mod tls;
 mod tree;
 
 #[derive(Parser)]

@@ -175,3 +175,60 @@ fn level_and_end_are_changed_while_it_runs() {
     let filtered: u64 = ledger.streams.iter().map(|stream| stream.lines_filtered).sum();
     assert!(filtered > 10, "{ledger:?}");
 }
+
+/// Node, replica and rank of each text that a service's streams have received.
+fn origins(receiver: &Receiver, service: &str) -> Vec<(String, [Option<String>; 3])> {
+    let store = receiver.store();
+    let of_service = |labels: &BTreeMap<String, String>| {
+        labels.get("service").map(String::as_str) == Some(service)
+    };
+    let streams = store.streams.iter().filter(|(labels, _)| of_service(labels));
+    let origins = streams.flat_map(|(labels, stream)| {
+        stream.entries.iter().map(|entry| {
+            let of = |name: &str| entry.metadata.get(name).cloned();
+            let node = labels.get("node").cloned();
+            (entry.text.clone(), [node, of("replica"), of("rank")])
+        })
+    });
+    origins.collect()
+}
+
+#[test]
+fn every_line_says_which_node_replica_and_rank_it_is_from() {
+    for encoding in ["json", "protobuf"] {
+        let receiver = Receiver::start(Config::default()).unwrap();
+        let loki = format!("{{url: {:?}, encoding: {encoding}}}", receiver.url());
+        let lines = "(Worker_TP1 pid=7) INFO one|[rank0]: two|ready";
+        let script = format!("echo '{lines}' | tr '|' '\\n'; exec sleep 1000");
+        let mut run = Run::start(&format!(
+            "aifb: 1\nname: t\nservices:\n  - name: web\n    kind: container\n    program: /bin/sh\n    \
+             args: [-c, {script:?}]\n    health: {{log: ready, every: 10ms, deadline: 20s}}\n\
+             monitor:\n  loki: {loki}\n"
+        ));
+        run.ready();
+        let node = run.agent_record()["node"].as_str().unwrap().to_owned();
+        let expected = |replica: &str| {
+            let line = |text: &str, rank: Option<&str>| {
+                let owned = |text: &str| Some(text.to_owned());
+                (text.to_owned(), [owned(&node), owned(replica), rank.and_then(owned)])
+            };
+            vec![
+                line("(Worker_TP1 pid=7) INFO one", Some("TP1")),
+                line("[rank0]: two", Some("0")),
+                line("ready", None),
+            ]
+        };
+        wait_for("the lines", || (origins(&receiver, "web").len() == 3).then_some(()));
+        assert_eq!(origins(&receiver, "web"), expected("0"));
+        assert_eq!(run.end(), "completed");
+        // Another replica's folder, sent after the end.
+        let services = run.run_dir().join("services");
+        std::fs::create_dir(services.join("web.1")).unwrap();
+        std::fs::copy(services.join("web/stdout.log"), services.join("web.1/stdout.log")).unwrap();
+        let mut ship = agent();
+        ship.arg("ship").arg(run.run_dir()).args(["--loki", &receiver.url()]);
+        let ran = ship.args(["--loki-encoding", encoding]).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(origins(&receiver, "web.1"), expected("1"));
+    }
+}

@@ -122,7 +122,7 @@ pub struct NodeReport {
     pub leaving: bool,
 }
 
-/// Something that happened on a node: a lost GPU, a process killed for want of memory, a clock set.
+/// Something that happened on a node: a lost GPU or an error of one, a process killed for want of memory, a clock set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// Wall clock of the node's sample that shows it.
@@ -131,6 +131,9 @@ pub struct Trouble {
     pub subject: String,
     /// What happened, for people.
     pub message: String,
+    /// The same for programs, where there is more to it than the subject.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, serde_json::Value>,
 }
 
 /// A node's CLOCK_MONOTONIC against the coordinator's: theirs + `offset_ns` = the node's.

@@ -219,6 +219,8 @@ families! {
         "Memory errors of the GPU since its driver was loaded: corrected, uncorrected.";
     GPU_XIDS = "gpu_xid_errors_total", Counter, None, ["gpu", "uuid"],
         "Critical errors (XID) that the driver told of this GPU since sampling began.";
+    GPU_XID_CODES = "gpu_xid_codes_total", Counter, None, ["gpu", "uuid", "xid"],
+        "Critical errors of this GPU since sampling began by their number (XID); unknown: the driver did not say which.";
     GPU_LAST_XID = "gpu_last_xid", Gauge, None, ["gpu", "uuid"],
         "Number of the last critical error (XID); absent before the first.";
     GPU_NVLINK = "gpu_nvlink_bytes_total", Counter, Some("bytes"), ["gpu", "uuid", "direction"],

@@ -12,6 +12,12 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt::Linger};
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 
 /// What the server does with a request.
 pub(super) enum Reply {
@@ -38,6 +44,14 @@ impl Request {
     }
 }
 
+/// Keys of a test: names of files, and the server's certificate and key as text.
+pub(super) struct Keys {
+    pub(super) ca: String,
+    pub(super) cert: String,
+    pub(super) key: String,
+    pub(super) server: (String, String),
+}
+
 /// A server that ends with its test.
 pub(super) struct Stand {
     pub(super) address: SocketAddr,
@@ -48,6 +62,37 @@ pub(super) struct Stand {
 impl Stand {
     /// `answer` gets the number of the request from 0, in the order of their arrival.
     pub(super) fn start(answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, answer)
+    }
+
+    /// The same with TLS; `asks` says whether clients need a certificate.
+    pub(super) fn start_tls(
+        keys: &Keys,
+        asks: bool,
+        answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if asks {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(&keys.ca).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let (cert, key) = &keys.server;
+        let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        Self::start_with(Some(Arc::new(builder.with_single_cert(chain, key).unwrap())), answer)
+    }
+
+    fn start_with(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stand = Self {
             address: listener.local_addr().unwrap(),
@@ -62,7 +107,15 @@ impl Stand {
                     return;
                 }
                 let (count, answer) = (Arc::clone(&count), Arc::clone(&answer));
-                thread::spawn(move || serve(&stream.unwrap(), &count, &*answer));
+                let (stream, tls) = (stream.unwrap(), tls.clone());
+                thread::spawn(move || match tls {
+                    None => serve(&stream, &stream, &count, &*answer),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).unwrap();
+                        let over = stream.try_clone().unwrap();
+                        serve(StreamOwned::new(session, over), &stream, &count, &*answer);
+                    }
+                });
             }
         });
         stand
@@ -81,9 +134,14 @@ impl Drop for Stand {
     }
 }
 
-/// Answers the requests of one connection.
-fn serve(stream: &TcpStream, count: &AtomicUsize, answer: &dyn Fn(usize, &Request) -> Reply) {
-    let mut reader = BufReader::new(stream);
+/// Answers the requests of one connection, which bytes go over as `over` says.
+fn serve(
+    over: impl Read + Write,
+    stream: &TcpStream,
+    count: &AtomicUsize,
+    answer: &dyn Fn(usize, &Request) -> Reply,
+) {
+    let mut reader = BufReader::new(over);
     while let Some(request) = read(&mut reader) {
         let (status, text) = match answer(count.fetch_add(1, SeqCst), &request) {
             Reply::Status(status, text) => (status, text),
@@ -102,14 +160,15 @@ fn serve(stream: &TcpStream, count: &AtomicUsize, answer: &dyn Fn(usize, &Reques
         let head = format!("HTTP/1.1 {status} x\r\nContent-Type: text/plain\r\n");
         let body =
             if status == 204 { String::new() } else { format!("Content-Length: {length}\r\n") };
-        let mut stream = stream;
-        if stream.write_all(format!("{head}{body}\r\n{text}").as_bytes()).is_err() {
+        let writer = reader.get_mut();
+        let sent = writer.write_all(format!("{head}{body}\r\n{text}").as_bytes());
+        if sent.and_then(|()| writer.flush()).is_err() {
             return;
         }
     }
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+fn read(reader: &mut impl BufRead) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

@@ -17,7 +17,7 @@ use anyhow::anyhow;
 use super::{context::Context, secrets::Resolver};
 use crate::{
     export::{
-        engine::Engines,
+        engine::{Address, Engines},
         remote::{self, RemoteWrite},
     },
     sample::{Attached, Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched},
@@ -81,9 +81,9 @@ impl Sampling {
         Self { watched, engines, sends, handle, periods, ready: Rc::default() }
     }
 
-    /// From now on the page at `url` shows this replica's own metrics.
-    pub(crate) fn engine(&self, service: &str, replica: u32, url: String) {
-        self.engines.set(service, replica, url);
+    /// From now on the page there shows this replica's own metrics.
+    pub(crate) fn engine(&self, service: &str, replica: u32, at: Address) {
+        self.engines.set(service, replica, at);
     }
 
     /// From now on `root` and all that descends from it is this replica.
@@ -98,6 +98,7 @@ impl Sampling {
             epoch_ns: fact.epoch_ns,
             subject: fact.subject.to_owned(),
             message: fact.message,
+            fields: fact.fields,
         });
         troubles.collect()
     }

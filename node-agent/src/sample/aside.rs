@@ -31,7 +31,18 @@ pub(super) struct Reading<T> {
     pub(super) at_ns: u64,
     /// How long it took.
     pub(super) took_ns: u64,
+    /// How much longer than others it stays true.
+    rests_ns: u64,
     pub(super) value: T,
+}
+
+/// What is read.
+pub(super) trait Read: Send + Sync + 'static {
+    /// How long the source need not be read again, where it has nothing to tell: each reading
+    /// wakes a thread.
+    fn rests(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 type Slot<T> = Arc<Mutex<Option<Arc<Reading<T>>>>>;
@@ -44,7 +55,7 @@ pub(super) struct Aside<T> {
     period_ns: u64,
 }
 
-impl<T: Send + Sync + 'static> Aside<T> {
+impl<T: Read> Aside<T> {
     /// Starts the thread. `make` runs on it, so that whatever has to be loaded may take its time;
     /// what it gives is called for each reading.
     ///
@@ -77,11 +88,11 @@ impl<T: Send + Sync + 'static> Aside<T> {
         let period_ns = self.period_ns.min(clock::ns(PERIOD_MAX));
         let oldest = now_ns.saturating_sub(2 * period_ns + STALE_NS);
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        newest.filter(|reading| reading.at_ns + reading.took_ns >= oldest)
+        newest.filter(|reading| reading.at_ns + reading.took_ns + reading.rests_ns >= oldest)
     }
 }
 
-fn read_all<T>(
+fn read_all<T: Read>(
     slot: &Slot<T>,
     mut grid: Grid,
     changes: &Receiver<Grid>,
@@ -91,9 +102,10 @@ fn read_all<T>(
         let at_ns = clock::mono_ns();
         let value = read(at_ns);
         let took_ns = clock::mono_ns().saturating_sub(at_ns);
-        let reading = Arc::new(Reading { at_ns, took_ns, value });
+        let rests_ns = clock::ns(value.rests());
+        let reading = Arc::new(Reading { at_ns, took_ns, rests_ns, value });
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
-        match changes.recv_timeout(until_next(grid)) {
+        match changes.recv_timeout(until_next(grid, at_ns + rests_ns)) {
             Ok(changed) => grid = changed,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -101,11 +113,11 @@ fn read_all<T>(
     }
 }
 
-/// Time until the next reading should begin.
-fn until_next(grid: Grid) -> Duration {
+/// Time until the next reading should begin: not while the source rests.
+fn until_next(grid: Grid, rested_ns: u64) -> Duration {
     let now = clock::mono_ns();
     let lead = LEAD_NS.min(grid.period_ns() / 2);
-    let due = grid.after(now + lead) - lead;
+    let due = grid.after(rested_ns.max(now + lead)) - lead;
     Duration::from_nanos(due.saturating_sub(now)).min(PERIOD_MAX)
 }
 
@@ -118,7 +130,17 @@ mod tests {
     /// Longest wait for something that takes milliseconds on an idle machine.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn wait_for<T: Send + Sync + 'static>(
+    impl Read for () {}
+    impl Read for i32 {}
+
+    /// A source with nothing to tell for an hour.
+    impl Read for bool {
+        fn rests(&self) -> Duration {
+            Duration::from_secs(3600)
+        }
+    }
+
+    fn wait_for<T: Read>(
         aside: &Aside<T>,
         good: impl Fn(Option<&T>) -> bool,
     ) -> Option<Arc<Reading<T>>> {
@@ -147,6 +169,24 @@ mod tests {
         wait_for(&aside, |count| count == Some(&1));
         aside.follow(grid.with_period(Duration::from_millis(100)));
         wait_for(&aside, |count| count >= Some(&4));
+    }
+
+    #[test]
+    fn a_source_that_rests_wakes_nobody_and_stays_true() {
+        let grid = Grid::from_now(Duration::from_millis(100));
+        let aside = Aside::start("test", grid, || |_| true).unwrap();
+        let first = wait_for(&aside, |value| value.is_some()).unwrap();
+        let hour = 3600 * 1_000_000_000;
+        let end = first.at_ns + first.took_ns + hour + 1_200_000_000;
+        assert!(aside.newest(end).is_some() && aside.newest(end + 1).is_none());
+        // No grid of ticks shortens its rest, and no rest is longer than readings ever are apart.
+        assert_eq!(until_next(grid, clock::mono_ns() + hour), PERIOD_MAX);
+        let soon = until_next(grid, clock::mono_ns() + 5_000_000_000);
+        assert!(soon > Duration::from_secs(4) && soon < Duration::from_secs(6), "{soon:?}");
+        assert!(until_next(grid, 0) <= Duration::from_millis(100));
+        let mut aside = aside;
+        aside.follow(grid.with_period(Duration::from_secs(1)));
+        wait_for(&aside, |_| aside.newest(clock::mono_ns()).unwrap().at_ns > first.at_ns);
     }
 
     #[test]

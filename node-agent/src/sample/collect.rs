@@ -141,6 +141,11 @@ impl Collectors {
         }
     }
 
+    /// The next tick reads everything, whenever it comes: it is the last one.
+    pub(super) fn read_all(&mut self) {
+        self.next_slow_ns = 0;
+    }
+
     /// Reads everything once.
     pub(super) fn collect(&mut self, tick: &mut Tick<'_>, mono_ns: u64) {
         self.context.slow = mono_ns >= self.next_slow_ns;

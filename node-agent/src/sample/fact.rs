@@ -1,12 +1,16 @@
 //! What one sample shows beside the last that a report should tell: a lost GPU, a process that the
 //! kernel killed for want of memory, a jump of the clock.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use aifb_schema::metric::{self, Family};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::table::SeriesInfo;
+use super::{gpu, table::SeriesInfo};
 
 /// Facts that wait to be fetched. More at one time say nothing new.
 pub(super) const FACTS_MAX: usize = 64;
@@ -20,12 +24,15 @@ pub struct Fact {
     pub subject: &'static str,
     /// What happened, for people.
     pub message: String,
+    /// The same for programs, where there is more to it than the subject.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Value>,
 }
 
 /// Families whose growth is a fact, or that are one by being there.
 static WATCHED: [&Family; 5] = [
     &metric::GPU_ABSENT,
-    &metric::GPU_XIDS,
+    &metric::GPU_XID_CODES,
     &metric::STEP_OOM_KILLS,
     &metric::NODE_OOM_KILLS,
     &metric::NODE_CLOCK_JUMPS,
@@ -38,6 +45,8 @@ type Values = [(Arc<SeriesInfo>, f64)];
 pub(super) struct Facts {
     /// Watched values of the last sample by series; absent before the first.
     last: Option<HashMap<u32, f64>>,
+    /// Critical errors that were told, by GPU and number: a GPU may be absent for a while.
+    xids: HashMap<[String; 3], f64>,
 }
 
 impl Facts {
@@ -48,6 +57,10 @@ impl Facts {
         let last = self.last.replace(now.iter().map(|(info, value)| (info.id, *value)).collect());
         let mut facts = Vec::new();
         for (info, value) in now {
+            if std::ptr::eq(info.family, &metric::GPU_XID_CODES) {
+                facts.extend(self.xid(info, *value, epoch_ns));
+                continue;
+            }
             let before = last.as_ref().and_then(|last| last.get(&info.id)).copied();
             let grown = match (before, &last) {
                 (Some(before), _) => value - before,
@@ -59,10 +72,28 @@ impl Facts {
             let still_absent = before.is_some() && info.family.kind == metric::Kind::Info;
             if grown > 0.0 && !still_absent {
                 let (subject, message) = tell(info, grown, values);
-                facts.push(Fact { epoch_ns, subject, message });
+                facts.push(Fact { epoch_ns, subject, message, fields: BTreeMap::new() });
             }
         }
         facts
+    }
+
+    /// Critical errors of one number that came since they were last told. They are counted since
+    /// sampling began, so that those of the first sample are news, too.
+    fn xid(&mut self, info: &SeriesInfo, count: f64, epoch_ns: u64) -> Option<Fact> {
+        let of = ["gpu", "uuid", "xid"].map(|key| label(info, key).to_owned());
+        let told = self.xids.entry(of.clone()).or_insert(0.0);
+        let grown = count - std::mem::replace(told, count);
+        let [gpu, uuid, xid] = of;
+        let count = format!("{grown:.0}");
+        let times = if grown > 1.0 { format!(", {count} times") } else { String::new() };
+        let meaning = gpu::meaning(&xid).map(|text| format!(" ({text})")).unwrap_or_default();
+        let message = format!("GPU {gpu} ({uuid}): critical error XID {xid}{meaning}{times}");
+        let number = |text: &str| text.parse::<u64>().map_or(Value::Null, Value::from);
+        let (count, xid) = (number(&count), number(&xid));
+        let fields = [("gpu", gpu.into()), ("uuid", uuid.into()), ("xid", xid), ("count", count)];
+        let fields = fields.map(|(key, value)| (key.to_owned(), value)).into();
+        (grown > 0.0).then_some(Fact { epoch_ns, subject: "gpu", message, fields })
     }
 }
 
@@ -70,14 +101,6 @@ fn tell(info: &SeriesInfo, grown: f64, values: &Values) -> (&'static str, String
     let of = |key: &str| label(info, key);
     if std::ptr::eq(info.family, &metric::GPU_ABSENT) {
         return ("gpu", format!("GPU {} ({}): {}", of("gpu"), of("uuid"), of("reason")));
-    }
-    if std::ptr::eq(info.family, &metric::GPU_XIDS) {
-        let xid = find(values, &metric::GPU_LAST_XID, &[("gpu", of("gpu"))]);
-        let xid = xid.map_or_else(String::new, |xid| format!(", the last one is XID {xid}"));
-        return (
-            "gpu",
-            format!("GPU {} ({}): {grown} critical errors{xid}", of("gpu"), of("uuid")),
-        );
     }
     if std::ptr::eq(info.family, &metric::STEP_OOM_KILLS) {
         let bytes =
@@ -151,28 +174,53 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_gpu_is_told_once_and_its_last_error_with_it() {
+    fn a_lost_gpu_is_told_once() {
         let (mut facts, mut table) = (Facts::default(), Table::default());
-        let gpu = |lost: bool, xids: f64| {
+        let gpu = |lost: bool| {
             move |tick: &mut Tick<'_>| {
-                let labels = [("gpu", "0"), ("uuid", "GPU-a")];
-                let [gpu, uuid] = labels;
                 if lost {
-                    let reason = ("reason", "gpu_is_lost");
-                    tick.put(&metric::GPU_ABSENT, &[gpu, uuid, reason], 1.0);
+                    let labels = [("gpu", "0"), ("uuid", "GPU-a"), ("reason", "gpu_is_lost")];
+                    tick.put(&metric::GPU_ABSENT, &labels, 1.0);
                 }
-                tick.put(&metric::GPU_XIDS, &labels, xids);
-                tick.put(&metric::GPU_LAST_XID, &labels, 79.0);
             }
         };
-        assert!(look(&mut facts, &mut table, gpu(false, 1.0)).is_empty());
         let lost = "gpu: GPU 0 (GPU-a): gpu_is_lost";
-        let error = "gpu: GPU 0 (GPU-a): 1 critical errors, the last one is XID 79";
-        assert_eq!(look(&mut facts, &mut table, gpu(true, 2.0)), [lost, error]);
-        assert!(look(&mut facts, &mut table, gpu(true, 2.0)).is_empty());
-        assert!(look(&mut facts, &mut table, gpu(false, 2.0)).is_empty());
-        assert_eq!(look(&mut facts, &mut table, gpu(true, 2.0)), [lost]);
-        assert_eq!(look(&mut Facts::default(), &mut table, gpu(true, 2.0)), [lost]);
+        assert!(look(&mut facts, &mut table, gpu(false)).is_empty());
+        assert_eq!(look(&mut facts, &mut table, gpu(true)), [lost]);
+        assert!(look(&mut facts, &mut table, gpu(true)).is_empty());
+        assert!(look(&mut facts, &mut table, gpu(false)).is_empty());
+        assert_eq!(look(&mut facts, &mut table, gpu(true)), [lost]);
+        assert_eq!(look(&mut Facts::default(), &mut table, gpu(true)), [lost]);
+    }
+
+    #[test]
+    fn each_critical_error_is_told_once_with_its_number_from_the_first_sample_on() {
+        let (mut facts, mut table) = (Facts::default(), Table::default());
+        let told = |counts: &'static [(&'static str, f64)]| {
+            move |tick: &mut Tick<'_>| {
+                for (xid, count) in counts {
+                    let labels = [("gpu", "0"), ("uuid", "GPU-a"), ("xid", *xid)];
+                    tick.put(&metric::GPU_XID_CODES, &labels, *count);
+                }
+            }
+        };
+        let lost = "gpu: GPU 0 (GPU-a): critical error XID 79 (the GPU has fallen off the bus)";
+        assert_eq!(look(&mut facts, &mut table, told(&[("79", 1.0)])), [lost]);
+        assert!(look(&mut facts, &mut table, told(&[("79", 1.0)])).is_empty());
+        // The library stops answering for so long that the series is forgotten.
+        for _ in 0..300 {
+            assert!(look(&mut facts, &mut table, told(&[])).is_empty());
+        }
+        let more = told(&[("79", 1.0), ("7", 2.0), ("unknown", 1.0)]);
+        let other = "gpu: GPU 0 (GPU-a): critical error XID ";
+        let expected = ["7, 2 times", "unknown"].map(|rest| format!("{other}{rest}"));
+        assert_eq!(look(&mut facts, &mut table, more), expected);
+        let mut tick = table.begin();
+        told(&[("7", 5.0)])(&mut tick);
+        let found = facts.look(&tick.finish(), 9);
+        let fields = serde_json::json!({"gpu": "0", "uuid": "GPU-a", "xid": 7, "count": 3});
+        assert_eq!(serde_json::to_value(&found[0].fields).unwrap(), fields);
+        assert_eq!((found.len(), found[0].epoch_ns), (1, 9));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The counters of one cgroup, version 1 or 2: of the job, or of one of its steps.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     cgroup::{Place, with_subfolders},
@@ -44,6 +47,8 @@ pub(super) struct Group {
     threads: Option<Kept>,
     /// Resource and file; version 2 only.
     pressure: Vec<(&'static str, Kept)>,
+    /// The limit as it was last read: it changes seldom.
+    limit: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -55,7 +60,7 @@ enum Cpu {
 #[derive(Debug)]
 enum Memory {
     V1 { current: Kept, peak: Kept, limit: Kept, stat: Kept, ooms: Option<Ooms> },
-    V2 { current: Kept, peak: Kept, limit: Kept, stat: Kept, events: Kept },
+    V2 { current: Kept, peak: Kept, limit: Kept, stat: Kept, events: Option<Kept> },
 }
 
 #[derive(Debug)]
@@ -65,51 +70,28 @@ enum Io {
 }
 
 impl Group {
-    /// The job's cgroup, or with `step` that step's. Each controller is looked for in its own
-    /// version 1 tree first: a version 2 tree beside it (hybrid) has no controllers.
-    pub(super) fn open(place: &Place, step: Option<&str>) -> Self {
-        let below = |job: &PathBuf| match step {
-            Some(step) => job.join(format!("step_{step}")),
-            None => job.clone(),
-        };
-        let v1 = |controller: &str| place.v1.get(controller).map(below);
-        let v2 = |file: &str| place.v2.as_ref().map(below).filter(|at| at.join(file).exists());
-        let kept = |folder: &PathBuf, file: &str| Kept::at_once(folder.join(file));
-        let cpu = v1("cpuacct")
-            .map(|at| Cpu::V1 {
-                usage: kept(&at, "cpuacct.usage"),
-                stat: kept(&at, "cpuacct.stat"),
-                split: Split::default(),
-            })
-            .or_else(|| v2("cpu.stat").map(|at| Cpu::V2 { stat: kept(&at, "cpu.stat") }));
-        let memory = v1("memory")
-            .filter(|at| is_hierarchical(at))
-            .map(|at| Memory::V1 {
-                current: kept(&at, "memory.usage_in_bytes"),
-                peak: kept(&at, "memory.max_usage_in_bytes"),
-                limit: kept(&at, "memory.limit_in_bytes"),
-                stat: kept(&at, "memory.stat"),
-                ooms: step.map(|_| Ooms { folder: at, counts: BTreeMap::new() }),
-            })
-            .or_else(|| {
-                v2("memory.current").map(|at| Memory::V2 {
-                    current: kept(&at, "memory.current"),
-                    peak: kept(&at, "memory.peak"),
-                    limit: kept(&at, "memory.max"),
-                    stat: kept(&at, "memory.stat"),
-                    events: kept(&at, "memory.events"),
-                })
-            });
-        let io = v1("blkio")
+    /// The job's cgroup, of which CPU time and memory are shown.
+    pub(super) fn of_job(place: &Place) -> Self {
+        let folders = Folders { place, step: None };
+        let (cpu, memory) = (Cpu::open(&folders), Memory::open(&folders));
+        Self { cpu, memory, io: None, threads: None, pressure: Vec::new(), limit: None }
+    }
+
+    /// A step's cgroup.
+    pub(super) fn of_step(place: &Place, step: &str) -> Self {
+        let folders = Folders { place, step: Some(step) };
+        let io = folders
+            .v1("blkio")
             .map(|at| Io::V1(kept(&at, "blkio.throttle.io_service_bytes_recursive")))
-            .or_else(|| v2("io.stat").map(|at| Io::V2(kept(&at, "io.stat"))));
-        let threads = v1("pids").or_else(|| v2("pids.current"));
+            .or_else(|| folders.v2("io.stat").map(|at| Io::V2(kept(&at, "io.stat"))));
+        let threads = folders.v1("pids").or_else(|| folders.v2("pids.current"));
         let threads = threads.map(|at| kept(&at, "pids.current"));
         let pressure = ["cpu", "memory", "io"].into_iter().filter_map(|resource| {
             let file = format!("{resource}.pressure");
-            v2(&file).map(|at| (resource, kept(&at, &file)))
+            folders.v2(&file).map(|at| (resource, kept(&at, &file)))
         });
-        Self { cpu, memory, io, threads, pressure: pressure.collect() }
+        let (cpu, memory) = (Cpu::open(&folders), Memory::open(&folders));
+        Self { cpu, memory, io, threads, pressure: pressure.collect(), limit: None }
     }
 
     /// Whether the kernel accounts CPU time here; else processes must stand in.
@@ -127,14 +109,15 @@ impl Group {
         self.memory.is_some()
     }
 
-    /// Reads all counters; `slow` also looks for new folders below.
+    /// Reads all counters; `slow` also reads what changes seldom and looks for new folders below.
+    /// The first reading is slow.
     pub(super) fn read(&mut self, buffer: &mut Buffer, slow: bool) -> Values {
         let mut values = Values::default();
         if let Some(cpu) = &mut self.cpu {
             read_cpu(cpu, buffer, &mut values);
         }
         if let Some(memory) = &mut self.memory {
-            read_memory(memory, buffer, slow, &mut values);
+            read_memory(memory, &mut self.limit, buffer, slow, &mut values);
         }
         if let Some(io) = &mut self.io {
             read_io(io, buffer, &mut values);
@@ -147,9 +130,68 @@ impl Group {
     }
 }
 
+/// Where the files of the job, or of one of its steps, are. Each controller is looked for in its own
+/// version 1 tree first: a version 2 tree beside it (hybrid) has no controllers.
+struct Folders<'a> {
+    place: &'a Place,
+    step: Option<&'a str>,
+}
+
+impl Folders<'_> {
+    fn below(&self, job: &Path) -> PathBuf {
+        self.step.map_or_else(|| job.to_owned(), |step| job.join(format!("step_{step}")))
+    }
+
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        self.place.v1.get(controller).map(|job| self.below(job))
+    }
+
+    /// In the version 2 tree, if it has this file.
+    fn v2(&self, file: &str) -> Option<PathBuf> {
+        let folder = self.place.v2.as_ref().map(|job| self.below(job));
+        folder.filter(|at| at.join(file).exists())
+    }
+}
+
+fn kept(folder: &Path, file: &str) -> Kept {
+    Kept::at_once(folder.join(file))
+}
+
+impl Cpu {
+    fn open(folders: &Folders<'_>) -> Option<Self> {
+        let v1 = folders.v1("cpuacct").map(|at| Self::V1 {
+            usage: kept(&at, "cpuacct.usage"),
+            stat: kept(&at, "cpuacct.stat"),
+            split: Split::default(),
+        });
+        v1.or_else(|| folders.v2("cpu.stat").map(|at| Self::V2 { stat: kept(&at, "cpu.stat") }))
+    }
+}
+
+impl Memory {
+    fn open(folders: &Folders<'_>) -> Option<Self> {
+        let kills = folders.step.is_some();
+        let v1 = folders.v1("memory").filter(|at| is_hierarchical(at)).map(|at| Self::V1 {
+            current: kept(&at, "memory.usage_in_bytes"),
+            peak: kept(&at, "memory.max_usage_in_bytes"),
+            limit: kept(&at, "memory.limit_in_bytes"),
+            stat: kept(&at, "memory.stat"),
+            ooms: kills.then(|| Ooms { folder: at, counts: BTreeMap::new() }),
+        });
+        let v2 = |at: PathBuf| Self::V2 {
+            current: kept(&at, "memory.current"),
+            peak: kept(&at, "memory.peak"),
+            limit: kept(&at, "memory.max"),
+            stat: kept(&at, "memory.stat"),
+            events: kills.then(|| kept(&at, "memory.events")),
+        };
+        v1.or_else(|| folders.v2("memory.current").map(v2))
+    }
+}
+
 /// Whether a version 1 memory group counts what is below it. Slurm asks for that; without it a
 /// step's own figures would miss its tasks.
-fn is_hierarchical(folder: &std::path::Path) -> bool {
+fn is_hierarchical(folder: &Path) -> bool {
     std::fs::read_to_string(folder.join("memory.use_hierarchy"))
         .map_or(true, |text| text.trim() != "0")
 }
@@ -178,21 +220,30 @@ fn read_cpu(cpu: &mut Cpu, buffer: &mut Buffer, values: &mut Values) {
     }
 }
 
-fn read_memory(memory: &mut Memory, buffer: &mut Buffer, slow: bool, values: &mut Values) {
+fn read_memory(
+    memory: &mut Memory,
+    kept_limit: &mut Option<u64>,
+    buffer: &mut Buffer,
+    slow: bool,
+    values: &mut Values,
+) {
     let (current, peak, limit, stat, [anonymous, file]) = match memory {
         Memory::V1 { current, peak, limit, stat, ooms } => {
             values.oom_kills = ooms.as_mut().and_then(|ooms| ooms.read(buffer, slow));
             (current, peak, limit, stat, ["total_rss", "total_cache"])
         }
         Memory::V2 { current, peak, limit, stat, events } => {
-            let kills = events.read(buffer).ok().and_then(|text| keyed(text, "oom_kill"));
-            values.oom_kills = kills;
+            let text = events.as_mut().and_then(|events| events.read(buffer).ok());
+            values.oom_kills = text.and_then(|text| keyed(text, "oom_kill"));
             (current, peak, limit, stat, ["anon", "file"])
         }
     };
     values.memory_current = number(current, buffer);
     values.memory_peak = number(peak, buffer);
-    values.memory_limit = number(limit, buffer).filter(|bytes| *bytes < NO_LIMIT_BYTES);
+    if slow {
+        *kept_limit = number(limit, buffer).filter(|bytes| *bytes < NO_LIMIT_BYTES);
+    }
+    values.memory_limit = *kept_limit;
     if let Ok(text) = stat.read(buffer) {
         values.memory_anonymous = keyed(text, anonymous);
         values.memory_file = keyed(text, file);
@@ -259,8 +310,19 @@ impl Split {
 #[derive(Debug)]
 struct Ooms {
     folder: PathBuf,
-    counts: BTreeMap<PathBuf, (Kept, u64)>,
+    counts: BTreeMap<PathBuf, Kills>,
 }
+
+#[derive(Debug)]
+struct Kills {
+    control: Kept,
+    /// Whether the file stays open.
+    keep: bool,
+    count: u64,
+}
+
+/// Files that stay open, for each step: with them a step has as many as one of version 2.
+const OOM_FILES_KEPT: usize = 3;
 
 /// Folders whose kills are counted: a step has one for each task. Those of ended tasks count too.
 const OOM_FOLDERS_MAX: usize = 512;
@@ -269,21 +331,25 @@ impl Ooms {
     fn read(&mut self, buffer: &mut Buffer, slow: bool) -> Option<u64> {
         if slow || self.counts.is_empty() {
             for folder in with_subfolders(self.folder.clone()) {
-                if !self.counts.contains_key(&folder) && self.counts.len() < OOM_FOLDERS_MAX {
-                    let kept = Kept::new(folder.join("memory.oom_control"));
-                    self.counts.insert(folder, (kept, 0));
+                let room = self.counts.len() < OOM_FOLDERS_MAX;
+                if room && !self.counts.contains_key(&folder) {
+                    let control = kept(&folder, "memory.oom_control");
+                    let keep = self.counts.len() < OOM_FILES_KEPT;
+                    self.counts.insert(folder, Kills { control, keep, count: 0 });
                 }
             }
         }
         let mut known = false;
-        for (kept, count) in self.counts.values_mut() {
-            let kills = kept.read(buffer).ok().and_then(|text| keyed(text, "oom_kill"));
-            kept.close();
+        for Kills { control, keep, count } in self.counts.values_mut() {
+            let kills = control.read(buffer).ok().and_then(|text| keyed(text, "oom_kill"));
+            if !*keep {
+                control.close();
+            }
             known |= kills.is_some();
             *count = kills.unwrap_or(*count);
         }
         known.then(|| {
-            self.counts.values().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count))
+            self.counts.values().fold(0, |sum: u64, kills| sum.saturating_add(kills.count))
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The whole node: CPU, run delay, memory, pressure, disks, network.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
 };
@@ -52,6 +52,9 @@ pub(super) struct Node {
     schedstat: Kept,
     meminfo: Kept,
     vmstat: Kept,
+    /// As last read: the file has more than a hundred lines, most of them sums over all CPUs, for
+    /// one count that seldom grows.
+    oom_kills: Option<u64>,
     pressure: [(&'static str, Kept); 3],
     diskstats: Kept,
     netdev: Kept,
@@ -69,10 +72,11 @@ impl Node {
             schedstat: list("schedstat"),
             meminfo: kept("meminfo"),
             vmstat: list("vmstat"),
+            oom_kills: None,
             pressure: pressure.map(|name| (name, kept(&format!("pressure/{name}")))),
             diskstats: list("diskstats"),
             netdev: list("self/net/dev"),
-            disks: Disks { block: sys_root.join("block"), physical: BTreeMap::new() },
+            disks: Disks { block: sys_root.join("block"), there: false, physical: HashMap::new() },
         }
     }
 
@@ -90,13 +94,23 @@ impl Node {
             read("node_run_delay", &mut self.schedstat, &mut put_run_delay);
         }
         read("node_memory", &mut self.meminfo, &mut put_memory);
-        read("node_oom_kills", &mut self.vmstat, &mut put_oom_kills);
+        let kills = &mut self.oom_kills;
+        if slow {
+            *kills = None;
+            read("node_oom_kills", &mut self.vmstat, &mut |_, text| take_oom_kills(text, kills));
+        }
         for (resource, kept) in &mut self.pressure {
             read("node_pressure", kept, &mut |tick, text| put_pressure(tick, text, resource));
         }
         let disks = &mut self.disks;
+        if slow {
+            disks.there = disks.block.is_dir();
+        }
         read("node_disk", &mut self.diskstats, &mut |tick, text| put_disks(tick, text, disks));
         read("node_network", &mut self.netdev, &mut put_network);
+        if let Some(kills) = self.oom_kills {
+            tick.put_u64(&metric::NODE_OOM_KILLS, &[], kills);
+        }
     }
 }
 
@@ -133,9 +147,8 @@ fn put_memory(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
 }
 
 /// A kernel before 4.13 has no such line.
-fn put_oom_kills(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
-    let kills = keyed(text, "oom_kill").ok_or_else(not_understood)?;
-    tick.put_u64(&metric::NODE_OOM_KILLS, &[], kills);
+fn take_oom_kills(text: &str, kills: &mut Option<u64>) -> io::Result<()> {
+    *kills = Some(keyed(text, "oom_kill").ok_or_else(not_understood)?);
     Ok(())
 }
 
@@ -151,42 +164,41 @@ fn put_pressure(tick: &mut Tick<'_>, text: &str, resource: &str) -> io::Result<(
 #[derive(Debug)]
 struct Disks {
     block: PathBuf,
+    /// Whether there is such a folder.
+    there: bool,
     /// By name; a device does not change its nature.
-    physical: BTreeMap<String, bool>,
+    physical: HashMap<String, bool>,
 }
 
 impl Disks {
     /// Whole devices only: no partition, nothing in memory or on a file, and nothing stacked on
     /// other devices (LVM, RAID, encryption), whose bytes would count twice.
     fn is_physical(&mut self, name: &str) -> bool {
-        match self.physical.entry(name.to_owned()) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let device = self.block.join(name.replace('/', "!"));
-                let virtual_device =
-                    ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind));
-                let stacked = std::fs::read_dir(device.join("slaves"))
-                    .is_ok_and(|mut slaves| slaves.next().is_some());
-                *new.insert(device.is_dir() && !virtual_device && !stacked)
-            }
+        if let Some(known) = self.physical.get(name) {
+            return *known;
         }
+        let device = self.block.join(name.replace('/', "!"));
+        let virtual_device = ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind));
+        let stacked = std::fs::read_dir(device.join("slaves"))
+            .is_ok_and(|mut slaves| slaves.next().is_some());
+        let physical = device.is_dir() && !virtual_device && !stacked;
+        self.physical.insert(name.to_owned(), physical);
+        physical
     }
 }
 
 /// Fields behind major, minor, name: reads, merged, sectors read, ms, writes, merged, sectors
 /// written, ms, in flight, ms with work, …
 fn put_disks(tick: &mut Tick<'_>, text: &str, disks: &mut Disks) -> io::Result<()> {
-    if !disks.block.is_dir() {
+    if !disks.there {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
     let mut shown = 0;
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace().skip(2);
         let name = words.next().ok_or_else(not_understood)?;
-        let fields: Vec<u64> = words.map_while(|word| word.parse().ok()).take(10).collect();
-        let &[reads, _, read, _, writes, _, written, _, _, busy_ms, ..] = fields.as_slice() else {
-            return Err(not_understood());
-        };
+        let [reads, _, read, _, writes, _, written, _, _, busy_ms] =
+            first(words.map_while(|word| word.parse().ok())).ok_or_else(not_understood)?;
         // A disk that never worked (an empty card reader, say) has nothing to tell.
         if reads == 0 && writes == 0 || shown == DEVICES_MAX || !disks.is_physical(name) {
             continue;
@@ -202,6 +214,15 @@ fn put_disks(tick: &mut Tick<'_>, text: &str, disks: &mut Disks) -> io::Result<(
     Ok(())
 }
 
+/// The first numbers of a line, if it has so many.
+fn first<const N: usize>(mut numbers: impl Iterator<Item = u64>) -> Option<[u64; N]> {
+    let mut found = [0; N];
+    for place in &mut found {
+        *place = numbers.next()?;
+    }
+    Some(found)
+}
+
 /// Two lines of headings, then `device: ` and 8 numbers received, 8 sent: bytes, packets,
 /// errors, drops, …
 fn put_network(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
@@ -209,12 +230,8 @@ fn put_network(tick: &mut Tick<'_>, text: &str) -> io::Result<()> {
     for line in text.lines().skip(2) {
         let (device, rest) = line.split_once(':').ok_or_else(not_understood)?;
         let device = device.trim();
-        let fields: Vec<u64> = numbers(rest).take(12).collect();
-        let &[received, _, _, dropped_in, _, _, _, _, sent, _, _, dropped_out, ..] =
-            fields.as_slice()
-        else {
-            return Err(not_understood());
-        };
+        let [received, _, _, dropped_in, _, _, _, _, sent, _, _, dropped_out] =
+            first(numbers(rest)).ok_or_else(not_understood)?;
         if device == "lo" || received == 0 && sent == 0 || shown == DEVICES_MAX {
             continue;
         }

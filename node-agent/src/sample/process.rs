@@ -34,8 +34,9 @@ const FIELDS: usize = 20;
 impl Stat {
     /// The second field, the name, may contain anything, so fields count from its last `)`.
     fn parse(text: &str) -> Option<Self> {
+        let mut fields = [""; FIELDS];
         let words = text.rsplit_once(')')?.1.split_ascii_whitespace();
-        let fields: Vec<&str> = words.take(FIELDS).collect();
+        fields.iter_mut().zip(words).for_each(|(field, word)| *field = word);
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
         // Times of children are signed in the kernel's format and can be negative by rounding.
         let time =
@@ -63,6 +64,8 @@ struct Process {
     keep: bool,
     tick: u64,
     seen: Option<Stat>,
+    /// Bytes read and written as this tick found them; absent before it has looked.
+    moved: Option<Option<(u64, u64)>>,
 }
 
 /// All processes that are looked at, with open files.
@@ -107,10 +110,11 @@ impl Processes {
             let folder = self.root.join(pid.to_string());
             let kept = |file: &str| Kept::at_once(folder.join(file));
             let (stat, statm, io) = (kept("stat"), kept("statm"), kept("io"));
-            Process { stat, statm, io, keep, tick: 0, seen: None }
+            Process { stat, statm, io, keep, tick: 0, seen: None, moved: None }
         });
         if process.tick != tick {
             process.tick = tick;
+            process.moved = None;
             process.seen = process.stat.read(buffer).ok().and_then(Stat::parse);
             if !process.keep {
                 process.stat.close();
@@ -131,16 +135,19 @@ impl Processes {
         pages
     }
 
-    /// Bytes read from and written to storage, children that were waited for included. Absent
-    /// where the kernel does not let us look (a set-user-id program).
+    /// Bytes read from and written to storage, children that were waited for included, read once a
+    /// tick: a service's processes are those of a step, too. Absent where the kernel does not let us
+    /// look (a set-user-id program).
     fn io(&mut self, pid: u32, buffer: &mut Buffer) -> Option<(u64, u64)> {
-        let Process { io, keep, .. } = self.known.get_mut(&pid)?;
-        let text = io.read(buffer).ok()?;
-        let bytes = keyed(text, "read_bytes").zip(keyed(text, "write_bytes"));
-        if !*keep {
-            io.close();
-        }
-        bytes
+        let Process { io, keep, moved, .. } = self.known.get_mut(&pid)?;
+        *moved.get_or_insert_with(|| {
+            let text = io.read(buffer).ok()?;
+            let bytes = keyed(text, "read_bytes").zip(keyed(text, "write_bytes"));
+            if !*keep {
+                io.close();
+            }
+            bytes
+        })
     }
 }
 

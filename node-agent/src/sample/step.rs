@@ -23,6 +23,8 @@ pub(super) struct Steps {
     units: Units,
     job: Group,
     steps: BTreeMap<String, Step>,
+    /// Processes of the agent's own step, as the last discovery found them.
+    own: Option<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -36,8 +38,8 @@ struct Step {
 
 impl Steps {
     pub(super) fn new(place: Place, units: Units) -> Self {
-        let job = Group::open(&place, None);
-        Self { place, units, job, steps: BTreeMap::new() }
+        let job = Group::of_job(&place);
+        Self { place, units, job, steps: BTreeMap::new(), own: None }
     }
 
     /// Where the job's cgroups are.
@@ -77,7 +79,7 @@ impl Steps {
         for name in names {
             self.steps.entry(name).or_insert_with_key(|name| Step {
                 role: role(name, &self.place.own_step),
-                group: Group::open(&self.place, Some(name)),
+                group: Group::of_step(&self.place, name),
                 crowd: Crowd::default(),
                 processes: None,
             });
@@ -85,6 +87,9 @@ impl Steps {
         for (name, step) in &mut self.steps {
             let pids = self.place.processes(name, &mut context.buffer);
             step.processes = pids.as_ref().map(|pids| pids.len() as u64);
+            if *name == self.place.own_step {
+                self.own.clone_from(&pids);
+            }
             if step.needs_processes() {
                 step.crowd.set(pids.unwrap_or_default(), processes, &mut context.buffer);
             }
@@ -93,6 +98,9 @@ impl Steps {
 
     /// Processes of the agent's own step, among which the services are.
     pub(super) fn own_processes(&self, context: &mut Context) -> Option<Vec<u32>> {
+        if context.slow && self.own.is_some() {
+            return self.own.clone(); // Listed a moment ago.
+        }
         self.place.processes(&self.place.own_step, &mut context.buffer)
     }
 }

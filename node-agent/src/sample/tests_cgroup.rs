@@ -115,6 +115,27 @@ fn v1_trees_of_a_node_with_several_slurmd() {
 }
 
 #[test]
+fn limits_are_read_once_a_second_and_kills_at_every_tick() {
+    let node = FakeNode::new();
+    v1(&node);
+    let mut ticks = node.collectors();
+    let step = "cgroup/memory/slurm_n1/uid_1000/job_7/step_0";
+    let mut seen = |at_ms: u64| {
+        let values = ticks.tick_at(at_ms * 1_000_000);
+        let of = |name: &str| values[&format!("step_{name}")];
+        (
+            of("memory_bytes{step=0,role=service,kind=limit}"),
+            of("oom_kills_total{step=0,role=service}"),
+        )
+    };
+    assert_eq!(seen(1_000), (1_048_576.0, 3.0));
+    node.write(format!("{step}/memory.limit_in_bytes"), "2048\n");
+    node.write(format!("{step}/task_0/memory.oom_control"), "oom_kill 5\n");
+    assert_eq!(seen(1_100), (1_048_576.0, 6.0));
+    assert_eq!(seen(2_000), (2048.0, 6.0));
+}
+
+#[test]
 fn kills_of_a_task_that_is_gone_stay_counted() {
     let node = FakeNode::new();
     v1(&node);

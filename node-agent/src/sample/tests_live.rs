@@ -142,6 +142,13 @@ fn two_samples_at_least_however_short_the_run() {
     handle.stop().unwrap();
     let recording = samples::read(&fs::read(&config.file).unwrap()).unwrap();
     assert_eq!((recording.samples.len(), recording.ended), (2, true));
+    // The last one has all that the first has, also what is read once a second at most.
+    let ids = |at: usize| -> Vec<u32> {
+        let values = recording.samples[at].values.iter();
+        let known = values.filter(|(id, _)| recording.series[id].name.starts_with("node_"));
+        known.map(|(id, _)| *id).collect()
+    };
+    assert_eq!(ids(0), ids(1));
 }
 
 #[test]

@@ -104,6 +104,18 @@ fn kernel_files_of_another_form_are_absent_with_a_reason() {
 }
 
 #[test]
+fn kills_of_the_node_are_read_once_a_second_and_shown_at_every_tick() {
+    let node = node();
+    let mut ticks = node.collectors();
+    let mut seen = |at_ms: u64| ticks.tick_at(at_ms * 1_000_000)["node_oom_kills_total{}"];
+    assert_eq!(seen(1_000), 7.0);
+    node.write("proc/vmstat", "oom_kill 8\n");
+    assert_eq!([seen(1_100), seen(2_000), seen(2_100)], [7.0, 8.0, 8.0]);
+    node.write("proc/vmstat", "nr_free_pages 1\n");
+    assert!(!ticks.tick_at(3_000_000_000).contains_key("node_oom_kills_total{}"));
+}
+
+#[test]
 fn a_service_is_its_process_tree_with_reaped_children() {
     let node = node();
     node.process(1, 0, 0, [9999; 4]);

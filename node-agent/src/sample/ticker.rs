@@ -23,6 +23,7 @@ use super::{
     record::Recorder,
     table::{Table, Tick},
 };
+use crate::sys;
 
 /// What the ticker is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,7 @@ impl Ticker {
 
     /// Ticks until it is told to stop, or nobody can tell it any more.
     pub(super) fn run(mut self, orders: &Receiver<Order>) -> anyhow::Result<()> {
+        sys::wake_promptly();
         let mut deadline = self.grid.origin_ns();
         loop {
             let skipped = clock::mono_ns().saturating_sub(deadline) / self.grid.period_ns();
@@ -85,6 +87,7 @@ impl Ticker {
             deadline += self.grid.period_ns();
             while let Some(order) = wait(orders, deadline) {
                 let Order::Period(period) = order else {
+                    self.collectors.read_all();
                     self.tick(clock::mono_ns());
                     return self.finish();
                 };
@@ -189,4 +192,33 @@ fn put_own(tick: &mut Tick<'_>, lag_ns: u64, missed: u64, collect_ns: Option<u64
 
 fn seconds(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread};
+
+    use nix::sys::prctl;
+
+    use crate::sys;
+
+    /// Its thread's turn in nanoseconds, where the kernel tells it.
+    fn turn() -> Option<u64> {
+        let text = fs::read_to_string("/proc/thread-self/sched").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("se.slice"))?;
+        line.split_once(':')?.1.trim().parse().ok()
+    }
+
+    #[test]
+    fn a_prompt_thread_has_exact_timers_and_short_turns_and_no_other_has() {
+        let now = || (prctl::get_timerslack().unwrap(), turn());
+        let before = thread::spawn(now).join().unwrap();
+        let prompt = thread::spawn(move || {
+            sys::wake_promptly();
+            now()
+        });
+        assert_eq!(prompt.join().unwrap(), (1, before.1.map(|_| 500_000)));
+        assert_eq!(thread::spawn(now).join().unwrap(), before);
+        assert_ne!(before, (1, Some(500_000)));
+    }
 }

@@ -63,7 +63,7 @@ impl Buffers {
         let entries = self.entries.get(from..to).unwrap_or_default();
         match encoding {
             LokiEncoding::Json => {
-                json::request(&self.bytes, entries, labels, &mut self.body)?;
+                json::request(&self.bytes, entries, labels, rendered, &mut self.body)?;
                 Ok(&self.body)
             }
             LokiEncoding::Protobuf => {

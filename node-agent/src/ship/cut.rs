@@ -7,7 +7,7 @@
 use aifb_schema::recipe::{LogLevel, Logging};
 use memchr::memchr;
 
-use super::{level::level, stamp::Stamps};
+use super::{level::level, rank::rank, stamp::Stamps};
 
 /// Longest text of an entry: Loki takes 256 KiB and refuses what is longer. A longer line becomes
 /// several entries.
@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) time_ns: u64,
     /// Its level, where it shows one.
     pub(super) level: Option<LogLevel>,
+    /// Where the rank of the process that wrote it stands, if it shows one.
+    pub(super) rank: Option<(usize, usize)>,
     /// Lines of the file that it is.
     pub(super) lines: u64,
     /// Whether it is sent.
@@ -147,6 +149,7 @@ impl Cutter<'_> {
         }
         let longest = longest(line);
         let level = level(line);
+        let rank = rank(line).map(|(from, to)| (start + from, start + to));
         let own = self.stamps.time_ns(line, self.how.arrival_ns);
         let mut pieces = 0;
         let mut from = start;
@@ -161,6 +164,7 @@ impl Cutter<'_> {
                 next: if last { next } else { to },
                 time_ns,
                 level,
+                rank,
                 lines: if last { lines } else { 0 },
                 kept: kept(level, time_ns, self.how.logging),
             });
@@ -357,6 +361,16 @@ mod tests {
         }
         let (found, sums) = texts(&text, &How { whole: true, ..how() });
         assert!(!found.is_empty() && sums.bytes == text.len());
+    }
+
+    #[test]
+    fn ranks_are_found_where_they_stand() {
+        let text = b"x\n(Worker_TP1 pid=4) INFO a\n  more\n[rank0]: Traceback\n";
+        let mut entries = Vec::new();
+        cut(text, &how(), &mut Stamps::default(), &mut entries);
+        let rank = |entry: &Entry| entry.rank.map(|(from, to)| &text[from..to]);
+        let ranks: Vec<_> = entries.iter().map(rank).collect();
+        assert_eq!(ranks, [None, Some(&b"TP1"[..]), Some(&b"0"[..])]);
     }
 
     /// Whatever was read, what was cut from it is cut the same way once more.

@@ -25,6 +25,7 @@ mod pack;
 mod proto;
 mod push;
 mod quarantine;
+mod rank;
 mod run_folder;
 mod source;
 mod stamp;
@@ -265,7 +266,7 @@ impl Shipper {
             .map(|(name, path)| {
                 let mut labels = labels.clone();
                 labels.insert("file".into(), name.clone());
-                Source { name, path, labels, join: true, rotates: true }
+                Source { name, path, labels, metadata: BTreeMap::new(), join: true, rotates: true }
             })
             .collect();
         self.left_out = 0;

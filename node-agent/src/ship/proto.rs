@@ -14,6 +14,9 @@ const fn field(number: u8) -> u8 {
     number << 3 | 2
 }
 
+/// Name of an entry's rank.
+const RANK: &str = "rank";
+
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -40,16 +43,29 @@ pub(super) fn request(bytes: &[u8], entries: &[Entry], of: &Rendered, out: &mut 
             varint(out, nanos);
         }
         text(out, 2, &line(bytes, valid, entry));
-        out.extend_from_slice(of.metadata(entry.level));
+        out.extend_from_slice(&of.metadata(entry.level).proto);
+        if let Some(rank) = rank(bytes, entry) {
+            metadata(out, RANK, rank);
+        }
     }
 }
 
 /// Structured metadata of an entry, with the key of its field.
 pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(field(3));
-    varint(out, (in_field(name.len()) + in_field(value.len())) as u64);
+    varint(out, pair_len(name, value) as u64);
     text(out, 1, name.as_bytes());
     text(out, 2, value.as_bytes());
+}
+
+fn pair_len(name: &str, value: &str) -> usize {
+    in_field(name.len()) + in_field(value.len())
+}
+
+/// The rank that an entry shows.
+pub(super) fn rank<'a>(bytes: &'a [u8], entry: &Entry) -> Option<&'a str> {
+    let (from, to) = entry.rank?;
+    std::str::from_utf8(bytes.get(from..to)?).ok()
 }
 
 /// The text of an entry; bytes that are no UTF-8 are replaced.
@@ -68,7 +84,8 @@ fn entry_len(bytes: &[u8], valid: bool, entry: &Entry, of: &Rendered) -> usize {
     let length = if valid { entry.end - entry.start } else { line(bytes, valid, entry).len() };
     in_field(time_len(entry.time_ns / SECOND, entry.time_ns % SECOND))
         + in_field(length)
-        + of.metadata(entry.level).len()
+        + of.metadata(entry.level).proto.len()
+        + rank(bytes, entry).map_or(0, |rank| in_field(pair_len(RANK, rank)))
 }
 
 fn time_len(seconds: u64, nanos: u64) -> usize {
@@ -110,6 +127,7 @@ mod tests {
 
     use crate::ship::{
         cut::{How, cut},
+        source::Source,
         stamp::Stamps,
     };
 
@@ -151,7 +169,7 @@ mod tests {
 
     #[test]
     fn another_decoder_reads_it() {
-        let bytes = b"INFO one\n\xff bad\nlong \xe2\x82\xac\n";
+        let bytes = b"INFO one\n\xff bad\nlong \xe2\x82\xac\n(Worker_TP1 pid=4) INFO two\n";
         let how = How {
             join: true,
             last_ns: 0,
@@ -162,19 +180,29 @@ mod tests {
         };
         let mut entries = Vec::new();
         cut(bytes, &how, &mut Stamps::default(), &mut entries);
-        let labels = BTreeMap::from([("job".into(), "aifb".into())]);
+        let source = Source {
+            name: String::new(),
+            path: std::path::PathBuf::new(),
+            labels: BTreeMap::from([("job".into(), "aifb".into())]),
+            metadata: BTreeMap::from([("replica".into(), "3".into())]),
+            join: true,
+            rotates: false,
+        };
         let mut body = Vec::new();
-        request(bytes, &entries, &Rendered::new(&labels), &mut body);
+        request(bytes, &entries, &Rendered::new(&source), &mut body);
         let push = Push::decode(body.as_slice()).unwrap();
         assert_eq!(push.streams.len(), 1);
         assert_eq!(push.streams[0].labels, r#"{job="aifb"}"#);
         let lines = &push.streams[0].entries;
         let texts: Vec<&str> = lines.iter().map(|line| line.line.as_str()).collect();
-        assert_eq!(texts, ["INFO one", "\u{fffd} bad", "long \u{20ac}"]);
+        assert_eq!(texts[..3], ["INFO one", "\u{fffd} bad", "long \u{20ac}"]);
         assert_eq!(lines[0].timestamp, Some(Time { seconds: 1_700_000_000, nanos: 0 }));
         assert_eq!(lines[1].timestamp, Some(Time { seconds: 1_700_000_000, nanos: 1 }));
-        assert_eq!(lines[0].metadata, [Pair { name: "level".into(), value: "info".into() }]);
-        assert!(lines[1].metadata.is_empty());
+        let pair = |name: &str, value: &str| Pair { name: name.into(), value: value.into() };
+        let (replica, level) = (pair("replica", "3"), pair("level", "info"));
+        assert_eq!(lines[0].metadata, [replica.clone(), level.clone()]);
+        assert_eq!(lines[1].metadata, std::slice::from_ref(&replica));
+        assert_eq!(lines[3].metadata, [replica, level, pair("rank", "TP1")]);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub(crate) fn agent_source(run_dir: &Path, record: &RunRecord, node: &str) -> So
     ];
     labels.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let name = format!("{}/{node}/{}", file::NODES, file::AGENT_LOG);
-    Source { path: run_dir.join(&name), name, labels, join: false, rotates: false }
+    let metadata = BTreeMap::new();
+    Source { path: run_dir.join(&name), name, labels, metadata, join: false, rotates: false }
 }
 
 /// The logs of a service replica, named as its folder: `llm`, or `llm.1`.
@@ -48,7 +49,7 @@ pub(crate) fn service_sources(
     node: &str,
     replica: &str,
 ) -> Vec<Source> {
-    let service = replica.split('.').next().unwrap_or(replica);
+    let (service, number) = replica.split_once('.').unwrap_or((replica, "0"));
     let of = |stream: &str, log: &str| {
         let mut labels = labels(record, node);
         let own = [
@@ -59,7 +60,8 @@ pub(crate) fn service_sources(
         ];
         labels.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let name = format!("{}/{replica}/{log}", file::SERVICES);
-        Source { path: run_dir.join(&name), name, labels, join: true, rotates: false }
+        let metadata = BTreeMap::from([("replica".to_owned(), number.to_owned())]);
+        Source { path: run_dir.join(&name), name, labels, metadata, join: true, rotates: false }
     };
     vec![of("stdout", file::STDOUT), of("stderr", file::STDERR)]
 }

@@ -32,6 +32,8 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Labels of its stream, different for each file.
     pub(crate) labels: BTreeMap<String, String>,
+    /// What goes with each of its lines besides: structured metadata, which makes no streams.
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Whether lines that belong to the one before are joined to it.
     pub(crate) join: bool,
     /// Whether another file may take its place. The files of a run folder are only appended to,
@@ -44,32 +46,54 @@ pub(crate) struct Source {
 pub(super) struct Rendered {
     /// `{a="b", …}`.
     pub(super) labels: String,
-    /// Structured metadata of an entry, encoded: by level, without one first.
-    metadata: [Vec<u8>; 5],
+    /// Structured metadata of an entry: by level, without one first.
+    metadata: [Metadata; 5],
+}
+
+/// Structured metadata in both forms.
+#[derive(Debug, Default)]
+pub(super) struct Metadata {
+    /// With the keys of its fields.
+    pub(super) proto: Vec<u8>,
+    /// Members of an object, without its braces.
+    pub(super) json: String,
+}
+
+impl Metadata {
+    fn add(&mut self, name: &str, value: &str) {
+        proto::metadata(&mut self.proto, name, value);
+        let comma = if self.json.is_empty() { "" } else { "," };
+        let (name, value) = (serde_json::Value::from(name), serde_json::Value::from(value));
+        self.json.push_str(&format!("{comma}{name}:{value}"));
+    }
 }
 
 impl Rendered {
-    pub(super) fn new(labels: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(source: &Source) -> Self {
+        let labels = source.labels.iter();
         let pairs: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
-        let metadata = |level: LogLevel| {
-            let mut bytes = Vec::new();
-            proto::metadata(&mut bytes, "level", level.as_str());
-            bytes
+            labels.map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+        let metadata = |level: Option<LogLevel>| {
+            let mut all = Metadata::default();
+            source.metadata.iter().for_each(|(name, value)| all.add(name, value));
+            if let Some(level) = level {
+                all.add("level", level.as_str());
+            }
+            all
         };
         Self {
             labels: format!("{{{}}}", pairs.join(", ")),
             metadata: [
-                Vec::new(),
-                metadata(LogLevel::Debug),
-                metadata(LogLevel::Info),
-                metadata(LogLevel::Warning),
-                metadata(LogLevel::Error),
+                metadata(None),
+                metadata(Some(LogLevel::Debug)),
+                metadata(Some(LogLevel::Info)),
+                metadata(Some(LogLevel::Warning)),
+                metadata(Some(LogLevel::Error)),
             ],
         }
     }
 
-    pub(super) fn metadata(&self, level: Option<LogLevel>) -> &[u8] {
+    pub(super) fn metadata(&self, level: Option<LogLevel>) -> &Metadata {
         let [none, debug, info, warning, error] = &self.metadata;
         match level {
             None => none,
@@ -154,8 +178,19 @@ mod tests {
 
     #[test]
     fn labels_are_rendered_and_checked() {
-        let rendered = Rendered::new(&labels(&[("b", "x\"\\\n"), ("a", "1")]));
+        let source = Source {
+            name: String::new(),
+            path: PathBuf::new(),
+            labels: labels(&[("b", "x\"\\\n"), ("a", "1")]),
+            metadata: labels(&[("replica", "1"), ("q", "\"")]),
+            join: true,
+            rotates: false,
+        };
+        let rendered = Rendered::new(&source);
         assert_eq!(rendered.labels, r#"{a="1", b="x\"\\\n"}"#);
+        let of = |level| rendered.metadata(level).json.as_str();
+        assert_eq!(of(None), r#""q":"\"","replica":"1""#);
+        assert_eq!(of(Some(LogLevel::Error)), r#""q":"\"","replica":"1","level":"error""#);
         assert!(check_labels(&labels(&[("a_1", "x")])).is_ok());
         for wrong in [("1a", "x"), ("a-b", "x"), ("a", ""), ("", "x")] {
             assert!(check_labels(&labels(&[wrong])).is_err(), "{wrong:?}");

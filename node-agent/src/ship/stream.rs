@@ -84,7 +84,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(source: Source, state: State) -> Self {
         Self {
-            rendered: Rendered::new(&source.labels),
+            rendered: Rendered::new(&source),
             source,
             bytes: state.offset,
             state,

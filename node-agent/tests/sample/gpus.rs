@@ -178,6 +178,8 @@ fn a_gpu_that_is_lost_says_so_and_the_other_goes_on() {
             (&"gpu_absent_info{gpu=0,reason=gpu_is_lost,uuid=GPU-0}".to_owned(), &1.0),
             (&"gpu_info{driver=1,gpu=0,name=H100,uuid=GPU-0}".to_owned(), &1.0),
             (&"gpu_last_xid{gpu=0,uuid=GPU-0}".to_owned(), &79.0),
+            (&"gpu_xid_codes_total{gpu=0,uuid=GPU-0,xid=31}".to_owned(), &1.0),
+            (&"gpu_xid_codes_total{gpu=0,uuid=GPU-0,xid=79}".to_owned(), &1.0),
             (&"gpu_xid_errors_total{gpu=0,uuid=GPU-0}".to_owned(), &2.0),
         ]
     );
@@ -187,6 +189,68 @@ fn a_gpu_that_is_lost_says_so_and_the_other_goes_on() {
     let (code, output, _, _) = scene.sampler.end();
     assert_eq!(code, 0);
     assert!(output.contains("GPU 0 (GPU-0): gpu_is_lost"), "{output}");
+}
+
+/// Values about critical errors in a sample.
+fn about_xids(mut values: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    values.retain(|name, _| name.contains("xid"));
+    values
+}
+
+#[test]
+fn critical_errors_are_counted_by_number_and_told() {
+    let mut device = gpu(0);
+    // One at a call; 999 is the library's word for "unknown".
+    device["xids"] = json!([31, null, 31, 999, null, 79]);
+    let scene = Scene::start(&json!({"devices": [device, gpu(1)]}), &[]);
+    let by_number = "gpu_xid_codes_total{gpu=0,uuid=GPU-0,xid=79}";
+    assert_values(
+        &about_xids(scene.first_with(by_number)),
+        &[
+            ("gpu_last_xid{gpu=0,uuid=GPU-0}", 79.0),
+            ("gpu_xid_codes_total{gpu=0,uuid=GPU-0,xid=31}", 2.0),
+            (by_number, 1.0),
+            ("gpu_xid_codes_total{gpu=0,uuid=GPU-0,xid=unknown}", 1.0),
+            ("gpu_xid_errors_total{gpu=0,uuid=GPU-0}", 4.0),
+            ("gpu_xid_errors_total{gpu=1,uuid=GPU-1}", 0.0),
+        ],
+    );
+    scene.sampler.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, output, _, _) = scene.sampler.end();
+    assert_eq!(code, 0);
+    let told = ["31 (memory page fault, most likely of the program)", "unknown", "79 (the GPU has"];
+    for told in told.map(|xid| format!("GPU 0 (GPU-0): critical error XID {xid}")) {
+        assert!(output.contains(&told), "{output}");
+    }
+}
+
+#[test]
+fn a_driver_that_does_not_tell_critical_errors_says_why_and_the_rest_goes_on() {
+    let (mut refused, mut later) = (gpu(0), gpu(0));
+    refused["events"] = json!("NOT_SUPPORTED");
+    later["xids"] = json!(["NOT_SUPPORTED"]);
+    let (_folder, without_wait) = older(&["nvmlEventSetWait_v2"]);
+    let (_other, without_sets) = older(&["nvmlEventSetCreate", "nvmlEventSetFree"]);
+    for (library, device, reason) in [
+        (library(), refused, "not_supported"),
+        (library(), later, "not_supported"),
+        (without_wait, gpu(0), "function_not_found"),
+        (without_sets, gpu(0), "function_not_found"),
+    ] {
+        let scene = Scene::with_library(&library, &json!({"devices": [device]}), &[]);
+        let values = scene.first_with("gpu_power_watts{gpu=0,uuid=GPU-0}");
+        let absent = format!("agent_source_absent_info{{reason={reason},source=gpu_xid}}");
+        assert_values(&about_xids(values), &[(&absent, 1.0)]);
+    }
+}
+
+#[test]
+fn waiting_for_critical_errors_delays_no_tick() {
+    let scenario = json!({"slow_ms": {"nvmlEventSetWait_v2": 600_000}, "devices": [gpu(0)]});
+    let scene = Scene::start(&scenario, &["--for", "2s"]);
+    let (code, _, messages, record) = scene.sampler.end();
+    assert_eq!((code, messages.as_str()), (0, ""));
+    assert!(record.0.samples.len() >= 3 && record.0.ended);
 }
 
 #[test]
@@ -214,23 +278,25 @@ fn a_slow_library_gives_values_with_their_age() {
     assert!(took.iter().all(|seconds| *seconds >= 0.7), "{took:?}");
 }
 
+/// The stand-in without some symbols, in a folder of its own.
+fn older(symbols: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libolder.so");
+    let mut bytes = fs::read(library()).unwrap();
+    for symbol in symbols.iter().map(|name| format!("{name}\0").into_bytes()) {
+        let windows = bytes.windows(symbol.len()).enumerate();
+        let places: Vec<usize> =
+            windows.filter(|(_, window)| *window == symbol).map(|(at, _)| at).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at] = b'x');
+    }
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
 #[test]
 fn a_symbol_that_an_older_library_lacks_costs_its_value_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let older = folder.path().join("libolder.so");
-    let mut bytes = fs::read(library()).unwrap();
-    let symbol = b"nvmlDeviceGetTotalEnergyConsumption\0";
-    let places: Vec<usize> = bytes
-        .windows(symbol.len())
-        .enumerate()
-        .filter(|(_, window)| window == symbol)
-        .map(|(at, _)| at)
-        .collect();
-    assert!(!places.is_empty());
-    for at in places {
-        bytes[at] = b'x';
-    }
-    fs::write(&older, bytes).unwrap();
+    let (_folder, older) = older(&["nvmlDeviceGetTotalEnergyConsumption"]);
     let scene = Scene::with_library(&older, &json!({"devices": [gpu(0)]}), &[]);
     let values = scene.first_with("gpu_power_watts{gpu=0,uuid=GPU-0}");
     assert!(values.keys().all(|name| !name.starts_with("gpu_energy")), "{values:?}");

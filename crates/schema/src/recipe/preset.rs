@@ -251,7 +251,8 @@ impl Service {
     pub fn engine_metrics(&self) -> Option<EngineMetrics> {
         let of_preset = || {
             let (path, port) = preset(self.kind).metrics?;
-            Some(EngineMetrics { path: path.to_owned(), port: port.map(str::to_owned) })
+            let port = port.map(str::to_owned);
+            Some(EngineMetrics { path: path.to_owned(), port, tls: None })
         };
         self.metrics.clone().or_else(of_preset)
     }

@@ -169,6 +169,30 @@ pub struct EngineMetrics {
     /// Name of one of its further ports; absent: its main port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+    /// The page is asked for by https, with these files; `{}`: as this node trusts. Without it https
+    /// is spoken on the main port of a service whose `url` says https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<EngineTls>,
+}
+
+/// TLS of a page of metrics. Files are read on the replica's node; relative paths start in the folder
+/// of the submission.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineTls {
+    /// File with the certificates (PEM) of the authorities that are trusted, instead of the
+    /// system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// File with the client's certificate chain (PEM), for servers that ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<String>,
+    /// File with the private key (PEM) of `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Takes any certificate: the server may be anybody.
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 impl EngineMetrics {

@@ -13,4 +13,4 @@ mod poll;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use poll::Engines;
+pub(crate) use poll::{Address, Engines};

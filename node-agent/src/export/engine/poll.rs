@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use aifb_schema::metric::{self, Family};
+use aifb_schema::{
+    metric::{self, Family},
+    recipe::EngineTls,
+};
 
 use super::{family::family, page};
 use crate::{
     http,
     sample::{Source, Tick},
+    tls,
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.
@@ -52,15 +56,24 @@ struct Page {
     left_out: u64,
 }
 
+/// Where a page is.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    /// Its URL.
+    pub(crate) url: String,
+    /// Whom its https server is trusted to be, by files with whole paths.
+    pub(crate) tls: Option<EngineTls>,
+}
+
 impl Engines {
-    /// From now on the page at `url` belongs to this replica.
-    pub(crate) fn set(&self, service: &str, replica: u32, url: String) {
+    /// From now on the page there belongs to this replica.
+    pub(crate) fn set(&self, service: &str, replica: u32, at: Address) {
         let (look, asked) = sync_channel(0);
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let started = thread::Builder::new()
             .name("engine-metrics".into())
-            .spawn(move || look_when_asked(&url, &asked, &of_thread));
+            .spawn(move || look_when_asked(&at, &asked, &of_thread));
         if let Err(error) = started {
             tracing::error!(service, replica, %error, "no thread for its own metrics");
             return;
@@ -119,17 +132,24 @@ impl Engine {
 }
 
 /// Looks whenever it is asked to, until nobody can ask any more.
-fn look_when_asked(url: &str, asked: &Receiver<()>, shared: &Shared) {
-    let agent = http::agent(PATIENCE);
+fn look_when_asked(at: &Address, asked: &Receiver<()>, shared: &Shared) {
+    let agent = match &at.tls {
+        None => Ok(http::agent(PATIENCE)),
+        Some(tls) => tls::agent(PATIENCE, tls).map_err(|error| format!("{error:#}")),
+    };
     while asked.recv().is_ok() {
-        match look(&agent, url) {
+        let found = match &agent {
+            Ok(agent) => look(agent, &at.url).map_err(|error| error.to_string()),
+            Err(error) => Err(error.clone()),
+        };
+        match found {
             Ok(page) => {
                 *shared.page.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
                 shared.ok.fetch_add(1, Relaxed);
             }
             Err(error) => {
                 if shared.failed.fetch_add(1, Relaxed) == 0 {
-                    tracing::warn!(url, "a service's own metrics: {error}");
+                    tracing::warn!(url = at.url, "a service's own metrics: {error}");
                 }
             }
         }

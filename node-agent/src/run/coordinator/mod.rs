@@ -46,8 +46,12 @@ const QUEUE: usize = 4096;
 /// The loads' progress is shown this often: workers tell it once a second.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
-/// Deadlines are looked at this often; the shortest is a heartbeat.
+/// Deadlines are looked at this often while the run starts or ends.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The same in between, when services run and loads measure: then only heartbeats and lost nodes
+/// are due, and this agent's node is one of those that are measured.
+const STEADY_TICK: Duration = Duration::from_millis(250);
 
 /// A tick this late means that the whole agent stood still (a suspended job): then the silence of
 /// others says nothing.
@@ -182,15 +186,14 @@ impl Coordinator {
 
     /// Works until the run has its final state and the record says so.
     pub(crate) async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let next = tokio::time::Instant::from_std(self.last_tick + self.pace());
             tokio::select! {
                 message = self.queue.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                _ = tick.tick() => self.tick(),
+                () = tokio::time::sleep_until(next) => self.tick(),
             }
             if self.advance() {
                 break;
@@ -202,9 +205,20 @@ impl Coordinator {
         record::say(&FromCoordinator::Ended { state: self.record.state });
     }
 
+    /// Time between two ticks.
+    fn pace(&self) -> Duration {
+        match self.record.state {
+            State::Healthy | State::Measuring if self.finish.is_none() => STEADY_TICK,
+            _ => TICK,
+        }
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Report(report, reply) => self.report(report, reply),
+            Message::Report(report, reply) => {
+                self.report(report, reply);
+                self.tell_measuring();
+            }
             Message::Status(reply) => {
                 let _asker_gone = reply.send(self.status());
             }

@@ -44,9 +44,9 @@ impl Coordinator {
 
     /// Notes what the samples of a node show, with the time of that sample.
     pub(super) fn node_trouble(&mut self, node: &str, trouble: Trouble) {
-        let Trouble { epoch_ns, subject, message } = trouble;
+        let Trouble { epoch_ns, subject, message, mut fields } = trouble;
         self.keep_warning(format!("{node}: {message}"));
-        let fields = BTreeMap::from([("sample_epoch_ns".to_owned(), epoch_ns.into())]);
+        fields.insert("sample_epoch_ns".to_owned(), epoch_ns.into());
         self.event_on(node, "warning", &subject, &message, fields);
     }
 

@@ -5,6 +5,7 @@ mod container;
 mod health;
 mod keeper;
 mod memory;
+mod page;
 mod port;
 mod probe;
 mod start;

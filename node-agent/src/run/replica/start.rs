@@ -23,11 +23,12 @@ use super::{
     container::Container,
     health,
     keeper::{Keeper, Output, Said},
+    page::{self, is_https},
     port::{self, Ports},
     probe::Prober,
     shut_down,
 };
-use crate::{clock, run::secrets};
+use crate::{clock, export::engine::Address, run::secrets};
 
 /// Longest time for a command that comes before the service: a database is made in seconds, on a
 /// slow file system in a minute.
@@ -350,8 +351,8 @@ impl<'a> Attempt<'a> {
         }
         self.healthy = true;
         replica.sampling.ready(replica.name(), replica.position.replica, self.begun.elapsed());
-        if let Some(url) = self.engine_url(address, &endpoint) {
-            replica.sampling.engine(replica.name(), replica.position.replica, url);
+        if let Some(page) = self.engine_page(address, &endpoint) {
+            replica.sampling.engine(replica.name(), replica.position.replica, page);
         }
         endpoint.healthy_epoch_ns = clock::epoch_ns();
         if let Ok(mut json) = serde_json::to_vec_pretty(&endpoint) {
@@ -410,17 +411,14 @@ impl<'a> Attempt<'a> {
         Ok(((address, port).into(), endpoint(address.to_string(), port, url)))
     }
 
-    /// The page of its own metrics; none where it has none, or would be asked by TLS.
-    fn engine_url(&self, address: SocketAddr, endpoint: &Endpoint) -> Option<String> {
-        let metrics = self.replica.service.engine_metrics()?;
-        if is_https(&endpoint.url) {
-            return None;
-        }
-        let port = match &metrics.port {
-            None => endpoint.port,
-            Some(name) => *endpoint.ports.get(name)?,
+    /// The page of its own metrics, where it has one.
+    fn engine_page(&self, address: SocketAddr, endpoint: &Endpoint) -> Option<Address> {
+        let context = &self.replica.context;
+        let expand = |path: &str| {
+            let whole = secrets::expand(path, context.submit_dir(), &context.environment);
+            whole.to_string_lossy().into_owned()
         };
-        Some(format!("http://{}{}", SocketAddr::new(address.ip(), port), metrics.path))
+        page::of(self.replica.service.engine_metrics()?, address.ip(), endpoint, expand)
     }
 
     fn prober(&self, address: SocketAddr) -> Result<Prober, Failure> {
@@ -485,10 +483,6 @@ impl<'a> Attempt<'a> {
             }
         }
     }
-}
-
-fn is_https(url: &str) -> bool {
-    url.starts_with("https://")
 }
 
 /// Host and port of a URL; the scheme's usual port where it names none.

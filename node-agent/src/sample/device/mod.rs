@@ -12,7 +12,13 @@ use std::{io, path::Path, time::Duration};
 
 use aifb_schema::metric::{self, Family};
 
-use super::{aside::Aside, collect::Context, grid::Grid, kept::Buffer, table::Tick};
+use super::{
+    aside::{Aside, Read},
+    collect::Context,
+    grid::Grid,
+    kept::Buffer,
+    table::Tick,
+};
 use energy::Energy;
 use infiniband::InfiniBand;
 use lustre::Lustre;
@@ -50,6 +56,17 @@ impl Points {
     }
 }
 
+impl Read for Points {
+    fn rests(&self) -> Duration {
+        let missing = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        };
+        let nothing = |(_, result): &(_, io::Result<()>)| result.as_ref().is_err_and(missing);
+        let rests = self.all.is_empty() && self.sources.iter().all(nothing);
+        if rests { Duration::from_nanos(DISCOVER_NS) } else { Duration::ZERO }
+    }
+}
+
 /// Gives what reads all devices.
 pub(super) fn reader(proc_root: &Path, sys_root: &Path) -> impl FnMut(u64) -> Points + use<> {
     let mut infiniband = InfiniBand::new(sys_root);
@@ -63,6 +80,7 @@ pub(super) fn reader(proc_root: &Path, sys_root: &Path) -> impl FnMut(u64) -> Po
             next_discovery_ns = now_ns + DISCOVER_NS;
             infiniband.discover();
             lustre.discover();
+            nfs.discover();
             energy.discover(&mut buffer);
         }
         let mut points = Points::default();

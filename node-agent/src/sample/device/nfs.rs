@@ -20,16 +20,26 @@ const MOUNTS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Nfs {
     mountstats: Kept,
+    /// Whether there were none at the last look: the file has a line for every mount of the node.
+    missing: bool,
 }
 
 impl Nfs {
     pub(super) fn new(proc_root: &Path) -> Self {
-        Self { mountstats: Kept::new(proc_root.join("self/mountstats")) }
+        Self { mountstats: Kept::new(proc_root.join("self/mountstats")), missing: false }
+    }
+
+    /// Looks for mounts at the next reading.
+    pub(super) fn discover(&mut self) {
+        self.missing = false;
     }
 
     /// # Errors
     /// There is no mount, or the file cannot be read or is of another form.
     pub(super) fn read(&mut self, buffer: &mut Buffer, points: &mut Points) -> io::Result<()> {
+        if self.missing {
+            return Err(nothing());
+        }
         let text = self.mountstats.read(buffer)?;
         let mut mount = None;
         let mut shown = 0;
@@ -48,7 +58,8 @@ impl Nfs {
                 shown += 1;
             }
         }
-        if shown == 0 { Err(nothing()) } else { Ok(()) }
+        self.missing = shown == 0;
+        if self.missing { Err(nothing()) } else { Ok(()) }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Devices and mounts from made files: exact values.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Points, reader};
-use crate::sample::fixture::FakeNode;
+use crate::sample::{aside::Read as _, fixture::FakeNode};
 
 /// Values by `name{label=value,…}`, and why sources are absent.
 fn shown(points: &Points) -> (BTreeMap<String, f64>, Vec<String>) {
@@ -35,6 +35,7 @@ fn without_devices_each_source_says_so() {
     let (values, told) = shown(&points);
     assert_eq!(told, absent.map(|source| format!("{source}: entity not found")));
     assert!(values.is_empty());
+    assert_eq!(points.rests(), Duration::from_secs(10));
 }
 
 #[test]
@@ -78,6 +79,7 @@ fn infiniband_ports_count_in_words_of_four_bytes() {
     let points = read(2);
     let (values, absent) = shown(&points);
     assert_eq!(values.len(), 2);
+    assert_eq!(points.rests(), Duration::ZERO);
     assert_eq!(absent[0], "infiniband: invalid data");
 }
 
@@ -136,6 +138,23 @@ fn nfs_mounts_count_what_went_to_the_server() {
     );
     let (values, absent) = shown(&read(2));
     assert!(values.is_empty() && absent.contains(&"nfs: invalid data".to_owned()), "{absent:?}");
+}
+
+#[test]
+fn nfs_mounts_that_come_later_are_found_with_everything_else() {
+    let node = FakeNode::new();
+    node.write("proc/self/mountstats", "device rootfs mounted on / with fstype rootfs\n");
+    let mut read = read(&node);
+    assert_eq!(shown(&read(1)).1[2], "nfs: entity not found");
+    node.write(
+        "proc/self/mountstats",
+        "device s:/h mounted on /h with fstype nfs\n\tbytes:\t1 2 3 4 5 6 7 8\n",
+    );
+    assert!(read(10_000_000_000).all.is_empty(), "no other reading asks for all mounts");
+    assert_values(
+        &read(10_000_000_001),
+        &[("nfs_bytes_total{mount=/h,op=read}", 5.0), ("nfs_bytes_total{mount=/h,op=write}", 6.0)],
+    );
 }
 
 fn zone(node: &FakeNode, folder: &str, name: &str, energy: &str) {

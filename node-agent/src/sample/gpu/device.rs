@@ -3,18 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nvml_wrapper::{
-    Device as Handle, EventSet, Nvml, bitmasks::event::EventTypes, enums::device::UsedGpuMemory,
-    enums::event::XidError, error::NvmlError, struct_wrappers::device::ProcessInfo,
+    Device as Handle, Nvml, enums::device::UsedGpuMemory, error::NvmlError,
+    struct_wrappers::device::ProcessInfo,
 };
 
 use super::{
     Device, Identity, Instance, Process,
     library::reason,
     quantity::{self, known},
+    xid::Xids,
 };
-
-/// Critical errors taken over at one reading; more wait for the next.
-const XIDS_AT_ONCE: u32 = 16;
 
 /// A GPU with what has to be remembered between readings.
 pub(super) struct Watcher {
@@ -24,9 +22,8 @@ pub(super) struct Watcher {
     numbers: Numbers,
     processes: Vec<Process>,
     instances: Vec<Instance>,
-    events: Option<EventSet<'static>>,
-    xids: u64,
-    last_xid: Option<u64>,
+    /// Absent where the GPU may not be asked at all.
+    xids: Option<Xids>,
 }
 
 /// One place for each of `quantity::ALL`.
@@ -50,21 +47,21 @@ impl Watcher {
             driver: driver.to_owned(),
         };
         Self {
-            events: handle.as_ref().ok().and_then(|handle| listen(nvml, handle)),
+            xids: handle.as_ref().ok().map(|handle| Xids::listen(nvml, handle)),
             handle: handle.map_err(|error| reason(&error)),
             identity: Arc::new(identity),
             numbers: Numbers::new(),
             processes: Vec::new(),
             instances: Vec::new(),
-            xids: 0,
-            last_xid: None,
         }
     }
 
     /// All values; `slow` also asks for what is dear.
     pub(super) fn read(&mut self, slow: bool) -> Device {
         let throttled = self.ask(slow);
-        self.take_xids();
+        if let Some(xids) = &mut self.xids {
+            xids.take();
+        }
         let good = throttled.is_ok();
         fn copy<T: Clone>(good: bool, values: &[T]) -> Vec<T> {
             if good { values.to_vec() } else { Vec::new() }
@@ -76,8 +73,8 @@ impl Watcher {
             values: copy(good, &self.numbers.values),
             processes: copy(good, &self.processes),
             instances: copy(good, &self.instances),
-            xids: self.events.as_ref().map(|_| self.xids),
-            last_xid: self.last_xid,
+            xids: self.xids.as_ref().map(|xids| xids.counts().cloned()),
+            last_xid: self.xids.as_ref().and_then(Xids::last),
         }
     }
 
@@ -93,19 +90,6 @@ impl Watcher {
             self.processes = processes(handle);
         }
         throttled(handle).map_err(|error| reason(&error))
-    }
-
-    fn take_xids(&mut self) {
-        let Some(events) = &self.events else { return };
-        for _ in 0..XIDS_AT_ONCE {
-            let Ok(event) = events.wait(0) else { return };
-            let Some(xid) = event.event_data else { continue };
-            self.xids += 1;
-            self.last_xid = match xid {
-                XidError::Value(number) => Some(number),
-                XidError::Unknown => self.last_xid,
-            };
-        }
     }
 }
 
@@ -175,12 +159,6 @@ fn listed(handle: &Handle<'_>) -> BTreeMap<u32, u64> {
         }
     }
     bytes_by_pid
-}
-
-/// Asks the driver to tell critical errors; absent where it does not.
-fn listen(nvml: &'static Nvml, handle: &Handle<'static>) -> Option<EventSet<'static>> {
-    let events = nvml.create_event_set().ok()?;
-    handle.register_events(EventTypes::CRITICAL_XID_ERROR, events).ok()
 }
 
 /// The instances of a GPU that is parted (MIG), with their numbers.

@@ -6,12 +6,18 @@ mod library;
 mod quantity;
 mod role;
 mod show;
+mod xid;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{aside::Aside, grid::Grid};
+use super::{
+    aside::{Aside, Read},
+    grid::Grid,
+};
 
 pub(super) use show::Gpus;
+use xid::Counts;
+pub(super) use xid::meaning;
 
 /// What the library said at one time.
 #[derive(Debug, Default)]
@@ -19,6 +25,15 @@ pub(super) struct Gathered {
     /// Why there is nothing at all.
     absent: Option<&'static str>,
     devices: Vec<Device>,
+}
+
+/// Without a library that can be used: none will come while this agent lives.
+const ABSENT_RESTS: Duration = Duration::from_secs(30);
+
+impl Read for Gathered {
+    fn rests(&self) -> Duration {
+        self.absent.map_or(Duration::ZERO, |_| ABSENT_RESTS)
+    }
 }
 
 /// What a GPU is called; it does not change.
@@ -41,8 +56,9 @@ struct Device {
     values: Vec<Option<f64>>,
     /// Bits of the reasons that hold clocks down now.
     throttled: Option<u64>,
-    /// Critical errors so far, where the driver tells them.
-    xids: Option<u64>,
+    /// Critical errors so far by their number, or why the driver does not tell them; absent where
+    /// the GPU may not be asked at all.
+    xids: Option<Result<Counts, &'static str>>,
     last_xid: Option<u64>,
     processes: Vec<Process>,
     instances: Vec<Instance>,

@@ -65,6 +65,11 @@ impl Gpus {
         for device in &reading.value.devices {
             put_device(tick, device);
         }
+        let untold = |device: &Device| device.xids.as_ref()?.as_ref().err().copied();
+        match reading.value.devices.iter().find_map(untold) {
+            Some(reason) => context.absent.say("gpu_xid", reason),
+            None => context.absent.clear("gpu_xid"),
+        }
         self.put_processes(tick, context, services, &reading.value.devices);
     }
 
@@ -127,13 +132,7 @@ fn put_device(tick: &mut Tick<'_>, device: &Device) {
             tick.put_u64(&metric::GPU_THROTTLED, &[number, uuid, ("reason", reason)], held);
         }
     }
-    for (family, count) in
-        [(&metric::GPU_XIDS, device.xids), (&metric::GPU_LAST_XID, device.last_xid)]
-    {
-        if let Some(count) = count {
-            tick.put_u64(family, &gpu, count);
-        }
-    }
+    put_xids(tick, device, gpu);
     for part in &device.instances {
         let labels = [number, ("instance", part.number.as_str()), ("uuid", part.uuid.as_str())];
         for (family, bytes) in [
@@ -144,5 +143,20 @@ fn put_device(tick: &mut Tick<'_>, device: &Device) {
                 tick.put_u64(family, &labels, bytes);
             }
         }
+    }
+}
+
+/// Critical errors: how many in all, from 0, and how many of each number that was told.
+fn put_xids(tick: &mut Tick<'_>, device: &Device, gpu: [(&'static str, &str); 2]) {
+    let [number, uuid] = gpu;
+    if let Some(Ok(counts)) = &device.xids {
+        tick.put_u64(&metric::GPU_XIDS, &gpu, counts.values().sum());
+        for (xid, count) in counts {
+            let xid = xid.map_or_else(|| "unknown".to_owned(), |xid| xid.to_string());
+            tick.put_u64(&metric::GPU_XID_CODES, &[number, uuid, ("xid", &xid)], *count);
+        }
+    }
+    if let Some(xid) = device.last_xid {
+        tick.put_u64(&metric::GPU_LAST_XID, &gpu, xid);
     }
 }

@@ -404,11 +404,19 @@ extern "C" fn nvmlDeviceRegisterEvents(
     _kinds: c_ulonglong,
     set: nvmlEventSet_t,
 ) -> nvmlReturn_t {
-    match sets().get_mut(set.addr().wrapping_sub(1)) {
-        Some(device) => *device = of.addr(),
-        None => return INVALID,
+    scenario::take_time("nvmlDeviceRegisterEvents");
+    let refused = match device(of) {
+        Ok(device) => device.events.as_deref().map(code),
+        Err(error) => Some(error),
+    };
+    match (refused, sets().get_mut(set.addr().wrapping_sub(1))) {
+        (Some(error), _) => error,
+        (None, None) => INVALID,
+        (None, Some(device)) => {
+            *device = of.addr();
+            SUCCESS
+        }
     }
-    SUCCESS
 }
 
 #[unsafe(no_mangle)]
@@ -419,7 +427,7 @@ unsafe extern "C" fn nvmlEventSetWait_v2(
 ) -> nvmlReturn_t {
     let of = sets().get(set.addr().wrapping_sub(1)).copied().unwrap_or(0);
     let of: nvmlDevice_t = ptr::without_provenance_mut(of);
-    let xid = device(of).and_then(|device| device.next_xid().ok_or_else(|| code("TIMEOUT")));
+    let xid = device(of).and_then(Device::next_xid);
     let event = xid.map(|xid| nvmlEventData_t {
         device: of,
         eventType: u64::from(nvml::nvmlEventTypeXidCriticalError),

@@ -52,9 +52,12 @@ pub struct Device {
     /// `nvlink_transmit` (KiB).
     #[serde(flatten)]
     pub numbers: BTreeMap<String, Number>,
-    /// Critical errors that are told, one a call.
+    /// Error that asking for critical errors to be told gives.
     #[serde(default)]
-    pub xids: Vec<u64>,
+    pub events: Option<String>,
+    /// Critical errors that are told, one a call; `null`: none at this call.
+    #[serde(default)]
+    xids: Vec<Option<Step>>,
     /// Processes that compute.
     #[serde(default)]
     pub processes: Vec<Process>,
@@ -127,8 +130,15 @@ impl Device {
     }
 
     /// The next critical error.
-    pub fn next_xid(&self) -> Option<u64> {
-        self.xids.get(self.told.fetch_add(1, Ordering::Relaxed)).copied()
+    ///
+    /// # Errors
+    /// TIMEOUT where there is none at this call, or the one that the scenario names.
+    pub fn next_xid(&self) -> Result<u64, nvml::nvmlReturn_t> {
+        match self.xids.get(self.told.fetch_add(1, Ordering::Relaxed)) {
+            Some(Some(Step::Value(xid))) => Ok(*xid),
+            Some(Some(Step::Error(name))) => Err(code(name)),
+            Some(None) | None => Err(code("TIMEOUT")),
+        }
     }
 }
 

@@ -78,6 +78,18 @@ impl Checker<'_> {
             self.at(&at, format!("'{name}': metrics.port names no port of this service"))
                 .hint("add it to ports, or leave it out: then the main port is asked");
         }
+        let Some(tls) = &metrics.tls else { return };
+        let at = step(&at, "tls");
+        if tls.cert.is_some() != tls.key.is_some() {
+            self.at(&at, format!("'{name}': cert and key of metrics.tls go together"))
+                .hint("tls: {cert: client.pem, key: client.key}");
+        }
+        if tls.insecure && tls.ca.is_some() {
+            let text = format!(
+                "'{name}': insecure takes any certificate, so ca of metrics.tls has no meaning"
+            );
+            self.at(&at, text).hint("remove one of the two");
+        }
     }
 }
 
