@@ -202,11 +202,18 @@ mod tests {
 
     use crate::sys;
 
-    /// Its thread's turn in nanoseconds, where the kernel tells it.
+    /// Its thread's turn in nanoseconds, where the kernel tells it and lets threads choose: Linux
+    /// 6.12, and the usual policy.
     fn turn() -> Option<u64> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+        let mut parts = release.split('.').map(|part| part.parse::<u32>().ok());
+        let chosen = (parts.next()??, parts.next()??) >= (6, 12);
         let text = fs::read_to_string("/proc/thread-self/sched").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("se.slice"))?;
-        line.split_once(':')?.1.trim().parse().ok()
+        let value = |key: &str| -> Option<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_once(':')?.1.trim().parse().ok()
+        };
+        (chosen && value("policy")? == 0).then(|| value("se.slice"))?
     }
 
     #[test]
