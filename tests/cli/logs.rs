@@ -53,6 +53,21 @@ fn what_was_not_sent_is_sent_once() {
     assert!(!report.contains("log lines") && !report.contains("its logs"), "{report}");
 }
 
+/// A log that cannot be read is not sent, and nobody is told that all is well.
+#[test]
+fn a_log_that_cannot_be_read_is_told() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "completed");
+    let receiver = Receiver::start(Config::default()).unwrap();
+    let log = folder.join("services/web/stderr.log");
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    let words = ["logs", "resend", "17", "--patience", "1s", "--loki"];
+    let ran = place.aifb(&[&words[..], &[&receiver.url()]].concat());
+    assert!(ran.code == 5 && ran.stderr.contains("not a regular file"), "{ran:?}");
+    assert_eq!(texts(&receiver, "stdout"), ["first", "second", "third"]);
+}
+
 #[test]
 fn logs_are_copied_to_the_names_that_others_expect() {
     let place = place();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -15,9 +15,7 @@ use aifb_schema::{
 };
 
 use super::context::Context;
-
-/// Bytes of a secret's file: a token has some hundred.
-const SECRET_MAX: u64 = 64 * 1024;
+use crate::disk;
 
 /// Digits of a generated secret: 128 bits.
 const GENERATED_DIGITS: usize = 32;
@@ -134,24 +132,8 @@ impl Resolver {
             Failure::new(Owner::Recipe, part, reason)
                 .with_hint("the file must be readable by you on the nodes of the job")
         };
-        read_file(&full).map_err(|error| wrong(error.to_string()))
+        disk::read_secret(&full).map_err(|error| wrong(error.to_string()))
     }
-}
-
-/// The secret in a file, without the end of its line.
-fn read_file(path: &Path) -> io::Result<String> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(file, SECRET_MAX), &mut text)?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    if text.is_empty() || text.contains('\0') {
-        return Err(io::Error::other("it is empty or not text"));
-    }
-    Ok(text.to_owned())
 }
 
 /// A path of the recipe on this node: `~/` is the user's home, a relative one starts from the
@@ -178,9 +160,8 @@ pub(crate) fn write_files(folder: &Path, values: &BTreeMap<String, Value>) -> io
     }
     for (name, value) in values {
         let Value::Secret(secret) = value else { continue };
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(folder.join(name))?.write_all(secret.as_bytes())?;
+        let mut file = disk::own_file().write(true).truncate(true).open(folder.join(name))?;
+        file.write_all(secret.as_bytes())?;
     }
     Ok(())
 }

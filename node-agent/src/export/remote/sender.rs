@@ -282,8 +282,7 @@ impl Sender {
             Err(error) => (Answer::Later, error.to_string()),
             Ok(mut response) => {
                 let status = response.status().as_u16();
-                let limited = response.body_mut().with_config().limit(ANSWER_MAX);
-                let text = limited.read_to_string().unwrap_or_default();
+                let text = http::beginning(response.body_mut(), ANSWER_MAX);
                 let first = text.lines().next().unwrap_or_default();
                 (understand(status, &text), format!("{status}: {first}"))
             }
