@@ -9,13 +9,15 @@ use std::{
 };
 
 use aifb_schema::{
-    recipe::{EnvValue, GENERATE, Service, is_secret_name, preset},
+    recipe::{EnvValue, GENERATE, Receiver, SecretSource, Service, is_secret_name, preset},
     run::{Failure, Owner},
     snapshot::sha256_hex,
 };
 
+use anyhow::anyhow;
+
 use super::context::Context;
-use crate::disk;
+use crate::{disk, export::remote::SentTo};
 
 /// Digits of a generated secret: 128 bits.
 const GENERATED_DIGITS: usize = 32;
@@ -44,6 +46,28 @@ impl Resolver {
             environment: context.environment.clone(),
             submit_dir: context.submit_dir().to_owned(),
         }
+    }
+
+    /// Outside an agent: with the environment that its services would have.
+    pub(crate) fn outside(
+        token: String,
+        environment: BTreeMap<String, String>,
+        submit_dir: PathBuf,
+    ) -> Self {
+        Self { token, environment, submit_dir }
+    }
+
+    /// A receiver with its token; `part` is where the recipe names it.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub(crate) fn receiver(&self, part: &str, receiver: &Receiver) -> anyhow::Result<SentTo> {
+        let secret = |source: SecretSource| {
+            let token = self.secret(part, "token", &source.into());
+            token.map_err(|failure| anyhow!(failure.render()))
+        };
+        let token = receiver.token.clone().map(secret).transpose()?;
+        Ok(SentTo { url: receiver.url.clone(), token })
     }
 
     /// The whole environment of a service: its preset's and the recipe's.

@@ -20,7 +20,6 @@ mod checkpoint;
 mod cli;
 mod cut;
 mod json;
-mod level;
 mod pack;
 mod proto;
 mod push;

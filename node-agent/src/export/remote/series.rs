@@ -21,9 +21,16 @@ const MUTED: Duration = Duration::from_secs(60);
 /// Ended series that are remembered: their steps or processes may come back.
 const ENDED_MAX: usize = 4096;
 
+/// Bytes of labels that are told: a node has some 100 KiB of them.
+const TOLD_MAX: usize = 8 << 20;
+
 /// All series of this agent.
 #[derive(Debug)]
 pub(super) struct AllSeries {
+    /// Labels of series that are new since somebody asked, each as a line of JSON.
+    fresh: Vec<u8>,
+    /// Bytes of them so far.
+    told: usize,
     common: Vec<(String, String)>,
     by_key: HashMap<String, u32>,
     /// Numbers of the record to ours.
@@ -47,8 +54,22 @@ struct Series {
 
 impl AllSeries {
     pub(super) fn new(common: Vec<(String, String)>) -> Self {
-        let (by_key, by_sampled, series) = Default::default();
-        Self { common, by_key, by_sampled, series, next: 0, key: String::new() }
+        let (by_key, by_sampled, series, fresh, key) = Default::default();
+        Self { common, by_key, by_sampled, series, next: 0, key, fresh, told: 0 }
+    }
+
+    /// Series of another agent, by their labels, as if they lived.
+    pub(super) fn left(all: impl IntoIterator<Item = Vec<(String, String)>>) -> Self {
+        let mut left = Self::new(Vec::new());
+        for labels in all {
+            left.insert(labels, false, Some(i64::MIN));
+        }
+        left
+    }
+
+    /// Labels of series that are new since the last call, each as a line of JSON.
+    pub(super) fn take_fresh(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// The values of a tick, and the end of every series that has none any more; of a rare one when it
@@ -155,14 +176,29 @@ impl AllSeries {
         let own = labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let mut all: Vec<(String, String)> = self.common.iter().cloned().chain(own).collect();
         all.push(("__name__".to_owned(), family.exported()));
+        self.tell(&all);
+        let number = self.insert(all, is_rare(family), None);
+        self.by_key.insert(self.key.clone(), number);
+        number
+    }
+
+    fn insert(&mut self, labels: Vec<(String, String)>, rare: bool, last_ms: Option<i64>) -> u32 {
         let number = self.next;
         self.next += 1;
-        self.by_key.insert(self.key.clone(), number);
-        let labels = encode_labels(all);
-        let rare = is_rare(family);
-        let series = Series { labels, rare, last_ms: None, strikes: 0, muted_until: None };
+        let labels = encode_labels(labels);
+        let series = Series { labels, rare, last_ms, strikes: 0, muted_until: None };
         self.series.insert(number, series);
         number
+    }
+
+    fn tell(&mut self, labels: &[(String, String)]) {
+        if self.told < TOLD_MAX
+            && let Ok(line) = serde_json::to_vec(labels)
+        {
+            self.told += line.len() + 1;
+            self.fresh.extend_from_slice(&line);
+            self.fresh.push(b'\n');
+        }
     }
 }
 
