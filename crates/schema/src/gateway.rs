@@ -258,6 +258,26 @@ mod tests {
         }
     }
 
+    /// One name has one meaning: each is described once, and none is that of something sampled.
+    #[test]
+    fn a_name_has_one_kind_everywhere() {
+        let page = page("local-1", &[result("a", 8, 1, 0.25), result("b", 2, 0, 0.5)]);
+        let types: Vec<(&str, &str)> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        let names: std::collections::BTreeSet<&str> = types.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), types.len(), "{types:?}");
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let stem = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(
+                names.contains(name) || stem.is_some_and(|stem| names.contains(stem)),
+                "{line}"
+            );
+            let ours = name.strip_prefix(crate::metric::PREFIX);
+            assert!(ours.is_none_or(|name| crate::metric::find(name).is_none()), "{line}");
+        }
+    }
+
     #[test]
     fn the_gateway_is_the_nearest_that_is_named() {
         let of = |recipe, url: &str, node: &str| {

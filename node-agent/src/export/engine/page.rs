@@ -245,10 +245,60 @@ no_type 1\n\
         assert_eq!(seen[0].labels[0].1.len(), VALUE_MAX);
     }
 
+    /// What `fuzz/targets/engine_page.rs` looks for at length.
+    #[test]
+    fn no_page_can_make_it_panic() {
+        let parts = [
+            "a",
+            "b:c",
+            "{",
+            "}",
+            "=",
+            "\"",
+            "\\",
+            ",",
+            " ",
+            "\n",
+            "#",
+            " TYPE ",
+            " HELP ",
+            "gauge",
+            "counter",
+            "histogram",
+            "_total",
+            "_bucket",
+            "1",
+            "e9",
+            "NaN",
+            "\u{20ac}",
+            "\r",
+            "__x",
+        ];
+        let mut random = 1_u64;
+        for length in 0..3_000 {
+            let text: String = (0..length % 80)
+                .map(|_| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    parts[usize::try_from(random >> 40).unwrap() % parts.len()]
+                })
+                .collect();
+            for Seen { name, labels, .. } in read(&text).0 {
+                assert!(!name.is_empty() && labels.is_sorted_by(|a, b| a.0 < b.0), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn a_page_without_end_is_cut_and_said_so() {
         let page: String = (0..1000).map(|i| format!("a{{b=\"{i}\"}} 1\n")).collect();
         let (seen, left_out) = read(&page);
         assert_eq!((seen.len(), left_out), (SERIES_MAX, 600));
+        // Nor is it remembered what it says of families without end.
+        let page: String =
+            (0..10 * DESCRIBED_MAX).map(|i| format!("# TYPE f{i} gauge\n")).collect();
+        let last = 10 * DESCRIBED_MAX - 1;
+        let page = format!("{page}f0 1\nf{last} 1\n# TYPE f0 counter\n");
+        assert_eq!(names(&page)[0].1, Kind::Gauge);
+        assert_eq!(names(&page)[1].1, Kind::Unknown);
     }
 }
