@@ -132,6 +132,10 @@ fn series_of_a_killed_agent_end(release: &str) {
     let killed = Command::new("kill").args(["-9", &record["pid"].to_string()]).status().unwrap();
     assert!(killed.success());
     local.until("the end of all series", PATIENCE, || prometheus.query(&living).is_empty());
+    // A load that has started goes on without an agent.
+    if local.processes().iter().any(|(_, line)| line.contains("aifb-loadgen")) {
+        local.kill("aifb-loadgen");
+    }
     let _code = child.wait().unwrap();
     assert!(!noted.exists(), "the list is left");
     // They have ended, and are there.
