@@ -32,7 +32,7 @@ The files that services write themselves are always complete.")]
 Examples:
   aifb logs resend 4711                              to the recipe's Loki
   aifb logs resend 4711 --loki http://monitor:3100   to another one
-No line is sent twice. Exit code 5: some are not sent yet; the next call goes on there.")]
+No line is stored twice. Exit code 5: some are not sent yet; the next call goes on there.")]
     Resend(LogsResendArgs),
     /// Copy the logs of a run to names that other tools expect
     #[command(after_help = "\

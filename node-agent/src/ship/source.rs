@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -142,12 +142,15 @@ pub(super) fn find(root: &Path) -> Found {
 }
 
 fn find_in(folder: &Path, prefix: &str, depth: usize, found: &mut Found) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        found.passed_over += 1;
-        return;
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // It may be gone meanwhile.
+        Err(error) => {
+            found.passed_over += u64::from(error.kind() != io::ErrorKind::NotFound);
+            return;
+        }
     };
     for entry in entries.flatten() {
-        // It may be gone meanwhile.
         let Ok(kind) = entry.file_type() else { continue };
         let name = entry.file_name();
         let is_log = ENDINGS.iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
@@ -213,6 +216,7 @@ mod tests {
         }
         let found = find(folder.path());
         assert_eq!((found.files.len(), found.passed_over), (1, 1));
-        assert_eq!(find(&folder.path().join("nowhere")).passed_over, 1);
+        assert_eq!(find(&folder.path().join("nowhere")).passed_over, 0);
+        assert_eq!(find(&folder.path().join("good.log")).passed_over, 1, "no folder");
     }
 }
