@@ -361,7 +361,8 @@ Examples:
   aifb metrics 4711 -o metrics.prom
   aifb metrics 4711 --push --gateway-url http://monitor-node:9091
   aifb metrics 4711 --delete              what the run left on the gateway
-Without --gateway-url: the gateway of the recipe, else PUSHGATEWAY_URL, else http://localhost:9091.")]
+Without --gateway-url: the gateway of the recipe, else PUSHGATEWAY_URL, else port 9091 of
+MONITORING_NODE, else http://localhost:9091.")]
 pub(crate) struct MetricsArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,

@@ -1,9 +1,9 @@
 //! The blocking HTTP client of the threads that send to others.
 
-use std::time::Duration;
+use std::{io::Read as _, time::Duration};
 
 use ureq::{
-    Agent,
+    Agent, Body,
     tls::{RootCerts, TlsConfig},
 };
 
@@ -30,4 +30,27 @@ pub(crate) fn with(patience: Duration, tls: TlsConfig) -> Agent {
         .user_agent(aifb_schema::version_line("aifb-agent"))
         .build()
         .into()
+}
+
+/// The first `most` bytes of an answer, as text. What is behind them is not waited for: an answer may
+/// have no end.
+pub(crate) fn beginning(body: &mut Body, most: u64) -> String {
+    let mut bytes = Vec::new();
+    // What came before the connection broke tells as much as there is to tell.
+    let _broken = body.as_reader().take(most).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_has_its_beginning() {
+        let of = |text: &str, most| beginning(&mut Body::builder().data(text), most);
+        assert_eq!(of(" no\n", 100), "no");
+        assert_eq!(of(&"entry too old, ".repeat(1000), 13), "entry too old");
+        let mut broken = Body::builder().data(b"caf\xe9 \xff".to_vec());
+        assert_eq!(beginning(&mut broken, 100), "caf\u{fffd} \u{fffd}");
+    }
 }

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod alone;
 mod clock;
+mod disk;
 mod export;
 mod http;
 mod keep;

@@ -327,6 +327,28 @@ fn lines_are_left_out_by_level_and_time() {
     assert_eq!(receiver.store().summary()["stored"], 2);
 }
 
+/// A log that cannot be told is not sent, and the command does not say that all is well.
+#[test]
+fn logs_that_are_left_out_are_told() {
+    use std::os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    append(&folder.path().join("a.log"), "one\nbad\n");
+    append(&folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.log")), "two\n");
+    let refuse = Some("bad".into());
+    let receiver = Receiver::start(Config { refuse, ..Config::default() }).unwrap();
+    let ran = agent().arg("ship").arg(folder.path()).args(["--loki", &receiver.url()]).output();
+    let ran = ran.unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(5), "{said}");
+    assert!(said.contains("1 files or folders were left out"), "{said}");
+    assert_eq!(receiver.store().summary()["stored"], 1);
+    // Log lines may be nobody else's to read, wherever they are.
+    for name in [".log-checkpoint.jsonl", ".log-checkpoint.quarantine.jsonl"] {
+        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
 #[test]
 fn wrong_usage_is_explained() {
     let folder = tempfile::tempdir().unwrap();

@@ -11,10 +11,14 @@ use super::RunSelector;
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogsCommand {
     /// Print the end of the logs
-    #[command(after_help = "Example:\n  aifb logs show 4711 --service llm --stderr --lines 100")]
+    #[command(after_help = "\
+Examples:
+  aifb logs show 4711 --service llm --stderr --lines 100
+  aifb logs show 4711 --level warn        warnings and errors, wherever in the logs they are
+  aifb logs show 4711 --agent --level error --json")]
     Show(LogsArgs),
     /// Print new lines until the run ends
-    #[command(after_help = "Example:\n  aifb logs follow 4711 --service llm")]
+    #[command(after_help = "Example:\n  aifb logs follow 4711 --service llm --level warn")]
     Follow(LogsArgs),
     /// Change which lines the agents of a run send and write from now on
     #[command(after_help = "\
@@ -28,7 +32,7 @@ The files that services write themselves are always complete.")]
 Examples:
   aifb logs resend 4711                              to the recipe's Loki
   aifb logs resend 4711 --loki http://monitor:3100   to another one
-No line is sent twice. Exit code 5: some are not sent yet; the next call goes on there.")]
+No line is stored twice. Exit code 5: some are not sent yet; the next call goes on there.")]
     Resend(LogsResendArgs),
     /// Copy the logs of a run to names that other tools expect
     #[command(after_help = "\
@@ -132,7 +136,11 @@ pub(crate) struct LogsArgs {
     /// Lines from the end of each file to start with
     #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
     pub(crate) lines: u32,
-    /// Print one JSON document a line: file and text
+    /// Only lines at or above this level, and those that belong to them, such as stack traces; a
+    /// line that shows no level counts as info
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) level: Option<Level>,
+    /// Print one JSON document a line: file, text, and level where it shows one
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,10 +4,10 @@ use std::{fs, time::Duration};
 
 use aifb_schema::{
     gateway::{self, BUCKETS_SECONDS, Summed},
-    names::{env, exit},
+    names::exit,
     result::LoadResult,
 };
-use aifb_stats::histogram::{Histogram, of_log};
+use aifb_stats::histogram::of_logs;
 use ureq::Agent;
 
 use crate::{
@@ -73,13 +73,9 @@ pub(super) fn withdraw(run: &RunFolder, run_id: &str) -> Result<()> {
 /// A result with the buckets of its workers' histograms, where all of them are there.
 fn summed(run: &RunFolder, result: LoadResult) -> Summed {
     let folder = run.repeat_folder(&result.load, result.point, result.repeat);
-    let whole = (0..result.plan.workers).try_fold(Histogram::new(), |mut sum, rank| {
-        let log = fs::read_to_string(folder.join(format!("worker-{rank}.hdr"))).ok()?;
-        if let Some(part) = of_log(&log, "total").ok()? {
-            sum.merge(&part);
-        }
-        Some(sum)
-    });
+    let logs = (0..result.plan.workers)
+        .map(|rank| fs::read_to_string(folder.join(format!("worker-{rank}.hdr"))).ok());
+    let whole = of_logs(logs, "total");
     Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) }
 }
 
@@ -92,9 +88,8 @@ fn group(args: &MetricsArgs, run: &RunFolder, job: &str, run_id: &str) -> String
 
 /// The gateway of the recipe, else that of the environment.
 fn named_gateway(run: &RunFolder) -> Option<String> {
-    let of_recipe = || run.recipe().ok()?.monitor.pushgateway;
-    let of_environment = || std::env::var(env::PUSHGATEWAY_URL).ok().filter(|url| !url.is_empty());
-    of_recipe().or_else(of_environment)
+    let of_recipe = run.recipe().ok().and_then(|recipe| recipe.monitor.pushgateway);
+    gateway::url(of_recipe.as_deref(), |name| std::env::var(name).ok())
 }
 
 /// Puts a page there, or deletes what is there.
@@ -109,7 +104,8 @@ fn ask(url: &str, page: Option<&str>, patience: Duration) -> Result<()> {
         None => agent.delete(url).call(),
     };
     let failed = |cause: &dyn std::fmt::Display| {
-        CommandError::new(exit::CHECK_FAILED, format!("asking the Pushgateway at '{url}'"), cause)
+        let doing = format!("asking the Pushgateway at '{}'", gateway::shown(url));
+        CommandError::new(exit::CHECK_FAILED, doing, cause)
             .hint("name another one with --gateway-url")
     };
     let answer = answer.map_err(|error| failed(&error))?;

@@ -67,6 +67,12 @@ impl RunFolder {
             )
             .hint(format!("use aifb {}", record.version)));
         }
+        // It becomes a part of paths, and the folder may be somebody else's.
+        let id = &record.run_id;
+        if id.is_empty() || id.starts_with('.') || id.chars().any(|c| c == '/' || c.is_control()) {
+            let what = format!("its run id {id:?} is not the name of a folder");
+            return Err(CommandError::usage(format!("reading '{}'", path.display()), what));
+        }
         Ok(record)
     }
 

@@ -1,6 +1,12 @@
 //! `aifb logs`: what a run could not send, and copies of its logs.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    thread,
+};
 
 use loki_stand_in::{Config, Receiver};
 
@@ -53,6 +59,21 @@ fn what_was_not_sent_is_sent_once() {
     assert!(!report.contains("log lines") && !report.contains("its logs"), "{report}");
 }
 
+/// A log that cannot be read is not sent, and nobody is told that all is well.
+#[test]
+fn a_log_that_cannot_be_read_is_told() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "completed");
+    let receiver = Receiver::start(Config::default()).unwrap();
+    let log = folder.join("services/web/stderr.log");
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    let words = ["logs", "resend", "17", "--patience", "1s", "--loki"];
+    let ran = place.aifb(&[&words[..], &[&receiver.url()]].concat());
+    assert!(ran.code == 5 && ran.stderr.contains("not a regular file"), "{ran:?}");
+    assert_eq!(texts(&receiver, "stdout"), ["first", "second", "third"]);
+}
+
 #[test]
 fn logs_are_copied_to_the_names_that_others_expect() {
     let place = place();
@@ -95,4 +116,54 @@ fn a_run_that_has_ended_has_nothing_to_set() {
     assert!(ran.code == 5 && ran.stderr.contains("none of them lives"), "{ran:?}");
     assert_eq!(place.aifb(&["logs", "set", "17"]).code, 2);
     assert_eq!(place.aifb(&["logs", "set", "17", "--until", "soon"]).code, 2);
+}
+
+/// One agent that is gone does not keep the others from being told.
+#[test]
+fn every_agent_that_lives_is_told() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "measuring");
+    let living = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = living.local_addr().unwrap();
+    for (node, address) in [("n1", "127.0.0.1:1".to_owned()), ("n2", address.to_string())] {
+        let record = serde_json::json!({"protocol": 1, "node": node, "pid": 1, "address": address,
+            "socket": "x", "coordinator": node == "n1", "started_epoch_ns": 1});
+        fs::create_dir_all(folder.join("nodes").join(node)).unwrap();
+        fs::write(folder.join("nodes").join(node).join("agent.json"), record.to_string()).unwrap();
+    }
+    let agent = thread::spawn(move || {
+        let (mut stream, _) = living.accept().unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            asked.extend(byte);
+        }
+        let body = "{\"level\":\"error\"}";
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        String::from_utf8(asked).unwrap()
+    });
+    let ran = place.aifb(&["logs", "set", "17", "--level", "error"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (5, "n2: error\n"), "{ran:?}");
+    assert!(ran.stderr.contains("asking the agent at '127.0.0.1:1'"), "{ran:?}");
+    let asked = agent.join().unwrap();
+    assert!(
+        asked.starts_with("PUT /v1/logging ") && asked.ends_with("{\"level\":\"error\"}"),
+        "{asked}"
+    );
+}
+
+/// The folder of a run may be somebody else's: what stands in it becomes no path.
+#[test]
+fn a_run_id_that_is_a_path_is_refused() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "completed");
+    let record = fs::read_to_string(folder.join("run.json")).unwrap();
+    for id in ["../../../outside", ".", "", "a\\nb"] {
+        let record = record.replace("\"run_id\":\"c-17\"", &format!("\"run_id\":\"{id}\""));
+        fs::write(folder.join("run.json"), record).unwrap();
+        let ran = place.aifb(&["logs", "export", folder.to_str().unwrap(), "--to", "a/b/copies"]);
+        assert!(ran.code == 2 && ran.stderr.contains("is not the name of a folder"), "{ran:?}");
+    }
+    assert!(!place.folder.path().join("a").exists());
 }

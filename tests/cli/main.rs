@@ -10,6 +10,7 @@
 mod bad_recipes;
 mod logs;
 mod programs;
+mod regressions;
 mod runs;
 mod stand_ins;
 mod submit;

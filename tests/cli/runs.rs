@@ -141,6 +141,52 @@ fn logs_are_shown_from_their_end() {
     assert!(ran.code == 2 && ran.stderr.contains("services with logs: web"), "{ran:?}");
 }
 
+/// The gateway may be named by the environment alone, with a password in its URL.
+#[test]
+fn a_gateway_of_the_environment_is_found_and_its_password_not_shown() {
+    let place = place();
+    make_run(&place, "c-17", None, "completed");
+    let gateway = |name: &str, value: &str| {
+        let mut command = place.command(&["metrics", "17", "--delete"]);
+        let output = command.env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = gateway("PUSHGATEWAY_URL", "http://me:s3cret@127.0.0.1:1/");
+    assert!(
+        said.contains("at 'http://…@127.0.0.1:1/metrics/job") && !said.contains("s3c"),
+        "{said}"
+    );
+    let said = gateway("MONITORING_NODE", "localhost.invalid");
+    assert!(said.contains("at 'http://localhost.invalid:9091/metrics/job"), "{said}");
+}
+
+#[test]
+fn logs_are_shown_by_their_level() {
+    let place = place();
+    let folder = make_run(&place, "c-17", None, "completed");
+    let log = "INFO up\nWARNING slow\n  at x\nplain\nERROR no\n";
+    fs::write(folder.join("services/web/stdout.log"), log).unwrap();
+    let shown = |level: &str| place.aifb(&["logs", "show", "17", "--stdout", "--level", level]);
+    assert_eq!(shown("error").stdout, "web/stdout: ERROR no\n");
+    let warned = "web/stdout: WARNING slow\nweb/stdout:   at x\nweb/stdout: ERROR no\n";
+    assert_eq!(shown("warn").stdout, warned);
+    assert_eq!(shown("warning").stdout, warned);
+    assert_eq!(shown("info").stdout.lines().count(), 5, "a line without a level is an info");
+    let words = ["logs", "show", "17", "--level", "warn", "--lines", "2", "--json"];
+    let lines: Vec<serde_json::Value> =
+        place.aifb(&words).stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = serde_json::json!([
+        {"file": "web/stdout", "level": "warning", "text": "  at x"},
+        {"file": "web/stdout", "level": "error", "text": "ERROR no"},
+    ]);
+    assert_eq!(serde_json::Value::from(lines), expected);
+    let followed = place.aifb(&["logs", "follow", "17", "--level", "error"]);
+    assert_eq!(followed.stdout, "web/stdout: ERROR no\n");
+    let ran = shown("loud");
+    assert!(ran.code == 2 && ran.stderr.contains("[possible values: debug, info"), "{ran:?}");
+}
+
 #[test]
 fn the_environment_of_a_run_is_printed() {
     let place = place();

@@ -94,6 +94,56 @@ fn every_sample_is_in_prometheus(release: &str) {
     local.nothing_left();
 }
 
+/// An agent that is killed cannot end its series: its launcher does, and not five minutes later.
+#[test]
+fn series_of_a_killed_agent_end_in_prometheus_2() {
+    series_of_a_killed_agent_end("bookworm");
+}
+
+#[test]
+fn series_of_a_killed_agent_end_in_prometheus_3() {
+    series_of_a_killed_agent_end("sid");
+}
+
+fn series_of_a_killed_agent_end(release: &str) {
+    let Some(unpacked) = unpacked(release) else { return };
+    let prometheus = Server::prometheus(&unpacked, "");
+    let url = prometheus.url("/api/v1/write");
+    let local = Local::new(&monitored(&format!("sample: 200ms, remote_write: '{url}'"), "60s"));
+    let mut child = local.start(&["run", "--local", "x.yaml"]);
+    until_measuring(&local);
+    let id = run_id(&local);
+    let living = format!("count({{run_id='{id}'}})");
+    // Values of every tick, those that the run publishes, and the engine's.
+    for expression in [
+        format!("sum(rate(aifb_node_cpu_seconds_total{{run_id='{id}'}}[4s])) > 0"),
+        format!("aifb_run_info{{run_id='{id}'}} == 1"),
+        format!("looks_total{{run_id='{id}'}} > 1"),
+        format!("{living} > 50"),
+    ] {
+        local.until(&expression, PATIENCE, || !prometheus.query(&expression).is_empty());
+    }
+    let node = fs::read_dir(local.only_run().unwrap().join("nodes")).unwrap().next().unwrap();
+    let node = node.unwrap().path();
+    let noted = node.join("remote-series.jsonl");
+    local.until("the list of its series", PATIENCE, || noted.exists());
+    let record: Value =
+        serde_json::from_slice(&fs::read(node.join("agent.json")).unwrap()).unwrap();
+    let killed = Command::new("kill").args(["-9", &record["pid"].to_string()]).status().unwrap();
+    assert!(killed.success());
+    local.until("the end of all series", PATIENCE, || prometheus.query(&living).is_empty());
+    // A load that has started goes on without an agent.
+    if local.processes().iter().any(|(_, line)| line.contains("aifb-loadgen")) {
+        local.kill("aifb-loadgen");
+    }
+    let _code = child.wait().unwrap();
+    assert!(!noted.exists(), "the list is left");
+    // They have ended, and are there.
+    let stored = prometheus.query(&format!("aifb_node_cpu_seconds_total{{run_id='{id}'}}[1h]"));
+    assert!(stored.len() > 4 && stored.iter().all(|series| points(series).len() > 2), "{stored:?}");
+    local.nothing_left();
+}
+
 /// Nobody listens when the run begins: what was sampled meanwhile comes when somebody does.
 #[test]
 fn samples_of_an_outage_are_in_prometheus_once() {

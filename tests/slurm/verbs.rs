@@ -56,6 +56,17 @@ fn a_run_is_seen_followed_and_stopped() {
     let agent = case.run(&["aifb", "logs", "show", &id, "--agent", "--lines", "1"]).ok();
     assert!(agent.contains("n1/agent: ") || agent.contains("/agent: "), "{agent}");
 
+    // What the agents tell at `info`, and nothing below; at `error` they have nothing to tell.
+    let words = ["aifb", "logs", "show", &id, "--agent", "--lines", "1000", "--json", "--level"];
+    let told = case.run(&[&words[..], &["info"]].concat()).ok();
+    let levels: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["level"].clone())
+        .collect();
+    assert!(levels.contains(&"info".into()) && !levels.contains(&"debug".into()), "{told}");
+    let told = case.run(&[&words[..], &["error"]].concat()).ok();
+    assert_eq!(told, "");
+
     // Followers end with the run.
     let followers = case.outside.join("followed");
     let script = format!(

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::result::{Distribution, LoadResult};
+use crate::{
+    names::env,
+    result::{Distribution, LoadResult},
+};
 
 /// Media type of the summary.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -15,6 +18,32 @@ pub const JOB: &str = "ai_factory_benchmark";
 
 /// The `job` of the group that `aifb metrics --push` pushes to.
 pub const JOB_OF_COMMAND: &str = "benchmark";
+
+/// Port of the Pushgateway on a monitoring node.
+const PORT: u16 = 9091;
+
+/// The gateway of a recipe (which `--pushgateway` and `--set` have overridden), else the one that the
+/// `environment` names.
+#[must_use]
+pub fn url(recipe: Option<&str>, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let named = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let of_node = || named(env::MONITORING_NODE).map(|node| format!("http://{node}:{PORT}"));
+    recipe.map(str::to_owned).or_else(|| named(env::PUSHGATEWAY_URL)).or_else(of_node)
+}
+
+/// A URL without the user and the password that it may have, for messages.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    match authority.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((secret, _)) => {
+            let host = rest.get(secret.len() + 1..).unwrap_or_default();
+            format!("{scheme}://…@{host}")
+        }
+    }
+}
 
 /// Upper bounds of the buckets of `benchmark_request_duration_seconds`.
 pub const BUCKETS_SECONDS: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, f64::INFINITY];
@@ -226,6 +255,53 @@ mod tests {
                 .to_owned(),
         ] {
             assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+        }
+    }
+
+    /// One name has one meaning: each is described once, and none is that of something sampled.
+    #[test]
+    fn a_name_has_one_kind_everywhere() {
+        let page = page("local-1", &[result("a", 8, 1, 0.25), result("b", 2, 0, 0.5)]);
+        let types: Vec<(&str, &str)> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        let names: std::collections::BTreeSet<&str> = types.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), types.len(), "{types:?}");
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let stem = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(
+                names.contains(name) || stem.is_some_and(|stem| names.contains(stem)),
+                "{line}"
+            );
+            let ours = name.strip_prefix(crate::metric::PREFIX);
+            assert!(ours.is_none_or(|name| crate::metric::find(name).is_none()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_is_the_nearest_that_is_named() {
+        let of = |recipe, url: &str, node: &str| {
+            let named = |name: &str| match name {
+                env::PUSHGATEWAY_URL => Some(url.to_owned()),
+                env::MONITORING_NODE => Some(node.to_owned()),
+                _ => None,
+            };
+            super::url(recipe, named)
+        };
+        assert_eq!(of(Some("http://r"), "http://u", "n"), Some("http://r".into()));
+        assert_eq!(of(None, "http://u", "n"), Some("http://u".into()));
+        assert_eq!(of(None, "", "n"), Some("http://n:9091".into()));
+        assert_eq!(of(None, "", ""), None);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (url, expected) in [
+            ("http://h:9091/metrics/job/a@b", "http://h:9091/metrics/job/a@b"),
+            ("http://u:p@ss@h:9091/x", "http://…@h:9091/x"),
+            ("u:p@h", "://…@h"),
+        ] {
+            assert_eq!(shown(url), expected);
         }
     }
 

@@ -15,7 +15,7 @@ pub struct LogLedger {
     pub url: String,
     /// One for each file.
     pub streams: Vec<LogStream>,
-    /// Files that were left out because there were too many.
+    /// Files that were left out: there were too many, or they, or their folder, could not be looked at.
     #[serde(default)]
     pub files_left_out: u64,
     /// The last reason why something could not be sent; absent once it was.
@@ -74,6 +74,12 @@ impl LogLedger {
     #[must_use]
     pub fn bytes_unsent(&self) -> u64 {
         self.streams.iter().map(LogStream::bytes_unsent).sum()
+    }
+
+    /// Whether all that was to be sent is dealt with.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.bytes_unsent() == 0 && self.files_left_out == 0 && self.trouble.is_none()
     }
 
     /// Lines that were refused for good.

@@ -96,6 +96,9 @@ pub mod file {
     pub const SAMPLES: &str = "samples.bin";
     /// Inside a node's folder: the agent's own log.
     pub const AGENT_LOG: &str = "agent.log";
+    /// Inside a node's folder: series that its agent sends by remote write and has not ended; gone
+    /// once it has.
+    pub const REMOTE_SERIES: &str = "remote-series.jsonl";
     /// Inside a node's folder: what became of its log lines.
     pub const LOG_LEDGER: &str = "log-ledger.json";
     /// Inside a node's folder: how far its logs are sent.

@@ -188,6 +188,16 @@ pub fn of_log(log: &str, tag: &str) -> Result<Option<Histogram>, DecodeError> {
     Histogram::decode(&bytes).map(Some)
 }
 
+/// One tag of several logs together; `None` where a log is missing or cannot be read.
+pub fn of_logs(mut logs: impl Iterator<Item = Option<String>>, tag: &str) -> Option<Histogram> {
+    logs.try_fold(Histogram::new(), |mut sum, log| {
+        if let Some(part) = of_log(&log?, tag).ok()? {
+            sum.merge(&part);
+        }
+        Some(sum)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +296,10 @@ mod tests {
         );
         assert_eq!(of_log(&log, "total").unwrap(), Some(histogram));
         assert_eq!(of_log(&log, "tot").unwrap(), None);
+        let both = of_logs([Some(log.clone()), Some(log.clone())].into_iter(), "total");
+        assert_eq!(both.unwrap().buckets().map(|(_, count)| count).sum::<u64>(), 2);
+        assert_eq!(of_logs([Some(log.clone()), None].into_iter(), "total"), None);
+        assert_eq!(of_logs([Some(log.clone())].into_iter(), "totals"), None);
         assert!(of_log(&log, "totals").is_err());
     }
 

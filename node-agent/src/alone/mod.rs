@@ -4,7 +4,7 @@
 mod serve;
 mod summary;
 
-use std::{cell::RefCell, net::SocketAddr, path::PathBuf, rc::Rc, str::FromStr};
+use std::{cell::RefCell, net::SocketAddr, path::PathBuf, rc::Rc, str::FromStr, time::Duration};
 
 use aifb_schema::{
     names::{exit, file},
@@ -22,6 +22,9 @@ use crate::{
     sample::{Attached, Config, Fact, Handle, NVML_LIBRARY, PERIOD_MIN, Sampler, Watched},
 };
 use summary::Summary;
+
+/// Longest time between samples, as in a recipe.
+const PERIOD_MAX: Duration = Duration::from_secs(3600);
 
 /// Arguments of `sample`.
 #[derive(Debug, clap::Args)]
@@ -81,9 +84,9 @@ impl FromStr for Named {
 
 /// Runs the command; its exit code.
 pub(crate) fn main(arguments: &Arguments) -> i32 {
-    if arguments.every.get() < PERIOD_MIN {
-        let what = format!("sampling every '{}': more often than can be afforded", arguments.every);
-        return problem::usage(&what, "the shortest time between samples is 100ms");
+    if !(PERIOD_MIN..=PERIOD_MAX).contains(&arguments.every.get()) {
+        let what = format!("sampling every '{}': out of range", arguments.every);
+        return problem::usage(&what, "from 100ms to 1h");
     }
     let record = arguments.out.join(file::SAMPLES);
     if record.exists() {

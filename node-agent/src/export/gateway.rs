@@ -15,7 +15,7 @@ use aifb_schema::{
     names::file,
     result::LoadResult,
 };
-use aifb_stats::histogram::{Histogram, of_log};
+use aifb_stats::histogram::of_logs;
 use tokio::sync::oneshot;
 
 use crate::http;
@@ -151,13 +151,9 @@ fn results(loads: &Path) -> Vec<Summed> {
 /// One result, with the buckets of its workers' histograms where all of them are there.
 fn summed(repeat: &Path) -> Option<Summed> {
     let result: LoadResult = serde_json::from_str(&read(&repeat.join(file::RESULT))?).ok()?;
-    let whole = (0..result.plan.workers).try_fold(Histogram::new(), |mut sum, rank| {
-        let log = read(&repeat.join(format!("worker-{rank}.hdr")))?;
-        if let Some(part) = of_log(&log, "total").ok()? {
-            sum.merge(&part);
-        }
-        Some(sum)
-    });
+    let logs =
+        (0..result.plan.workers).map(|rank| read(&repeat.join(format!("worker-{rank}.hdr"))));
+    let whole = of_logs(logs, "total");
     Some(Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) })
 }
 

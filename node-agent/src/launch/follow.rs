@@ -278,6 +278,9 @@ impl Launch {
                 Duration::from_secs(5),
             );
         }
+        if let Some(trouble) = self.left.finish(self.folder.path()) {
+            self.status.say(&trouble);
+        }
         if progress.ended.is_none() {
             match (progress.failure, progress.signal) {
                 (Some(failure), _) => self.close(State::Failed, Some(failure), None),

@@ -12,6 +12,7 @@ mod folder;
 mod follow;
 mod hostlist;
 mod job;
+mod left;
 mod limits;
 mod local;
 mod srun;
@@ -59,6 +60,8 @@ struct Launch {
     token: String,
     /// The job's script, where it runs on this node.
     script: Option<ProcessId>,
+    /// What may be left to be done for agents that were killed.
+    left: left::Left,
 }
 
 /// Runs the command; its exit code.
@@ -90,7 +93,8 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
             let local = arguments.local;
             let wait = wait_mode(&snapshot, &environment);
             let script = if local { None } else { job::script(&environment) };
-            let mut launch = Launch { status, folder, record, wait, local, token, script };
+            let left = left::Left::default();
+            let mut launch = Launch { status, folder, record, wait, local, token, script, left };
             let started = match refused {
                 Some(failure) => Err(failure),
                 None => launch.start(&snapshot, &recipe, &allocation, &environment, signals),
@@ -252,6 +256,7 @@ impl Launch {
             script: self.script,
         };
         let line = line_of(&agent_start)?;
+        self.left = left::Left::new(recipe, agent_start);
         let mut agents = Agents::new(signals);
         let cleaned = environment::for_srun(environment);
         let program = program.to_string_lossy();

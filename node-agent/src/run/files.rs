@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -15,6 +14,8 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+
+use crate::disk;
 
 /// Entries waiting to be written: at some events a second, many minutes of a hanging file
 /// system; at 1 KiB each, 4 MiB.
@@ -112,7 +113,7 @@ fn write_all(jobs: &Receiver<Job>, trouble: &Mutex<Trouble>) {
                 (path, written)
             }
             Job::Replace(path, mode, bytes) => {
-                let written = replace(&path, mode, &bytes);
+                let written = disk::replace(&path, mode, &bytes);
                 (path, written)
             }
             Job::Remove(path) => {
@@ -158,16 +159,6 @@ impl Appended {
         }
         written
     }
-}
-
-fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    drop(file);
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod replica;
 mod resources;
 mod sampling;
 mod script;
-mod secrets;
+pub(crate) mod secrets;
 mod server;
 mod shipping;
 mod stop;

@@ -8,17 +8,15 @@ use aifb_schema::{
     logs::{LogLedger, LogStream},
     metric,
     names::{VERSION, file},
-    recipe::{Load, SecretSource},
+    recipe::Load,
     units::Span,
 };
-
-use anyhow::anyhow;
 
 use super::{context::Context, secrets::Resolver};
 use crate::{
     export::{
         engine::{Address, Engines},
-        remote::{self, RemoteWrite},
+        remote::{self, Noted, RemoteWrite},
     },
     sample::{Attached, Config, Handle, NVML_LIBRARY, Sampler, Shared, Watched},
 };
@@ -238,17 +236,18 @@ fn about(context: &Context) -> Vec<Shared> {
 fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Config) {
     let Some(receiver) = &context.recipe.monitor.remote_write else { return };
     let mut start = || -> anyhow::Result<()> {
-        let resolver = Resolver::new(context);
-        let secret = |source: SecretSource| {
-            let token = resolver.secret("monitor.remote_write", "token", &source.into());
-            token.map_err(|failure| anyhow!(failure.render()))
-        };
-        let token = receiver.token.clone().map(secret).transpose()?;
+        let to = Resolver::new(context).receiver("monitor.remote_write", receiver)?;
+        let series = context.node_dir().join(file::REMOTE_SERIES);
+        let files = context.files.clone();
         let (sink, own) = RemoteWrite::start(remote::Config {
-            url: receiver.url.clone(),
-            token,
+            url: to.url,
+            token: to.token,
             common: config.common_labels(),
             spool: std::env::temp_dir(),
+            note: Box::new(move |noted| match noted {
+                Noted::Series(lines) => files.append(&series, lines),
+                Noted::Ended => files.remove(&series),
+            }),
         })?;
         attached.sink = Some(Box::new(sink));
         attached.sources.push(Box::new(own));

@@ -4,20 +4,20 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use aifb_schema::{
-    recipe::{EnvValue, GENERATE, Service, is_secret_name, preset},
+    recipe::{EnvValue, GENERATE, Receiver, SecretSource, Service, is_secret_name, preset},
     run::{Failure, Owner},
     snapshot::sha256_hex,
 };
 
-use super::context::Context;
+use anyhow::anyhow;
 
-/// Bytes of a secret's file: a token has some hundred.
-const SECRET_MAX: u64 = 64 * 1024;
+use super::context::Context;
+use crate::{disk, export::remote::SentTo};
 
 /// Digits of a generated secret: 128 bits.
 const GENERATED_DIGITS: usize = 32;
@@ -46,6 +46,28 @@ impl Resolver {
             environment: context.environment.clone(),
             submit_dir: context.submit_dir().to_owned(),
         }
+    }
+
+    /// Outside an agent: with the environment that its services would have.
+    pub(crate) fn outside(
+        token: String,
+        environment: BTreeMap<String, String>,
+        submit_dir: PathBuf,
+    ) -> Self {
+        Self { token, environment, submit_dir }
+    }
+
+    /// A receiver with its token; `part` is where the recipe names it.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub(crate) fn receiver(&self, part: &str, receiver: &Receiver) -> anyhow::Result<SentTo> {
+        let secret = |source: SecretSource| {
+            let token = self.secret(part, "token", &source.into());
+            token.map_err(|failure| anyhow!(failure.render()))
+        };
+        let token = receiver.token.clone().map(secret).transpose()?;
+        Ok(SentTo { url: receiver.url.clone(), token })
     }
 
     /// The whole environment of a service: its preset's and the recipe's.
@@ -134,24 +156,8 @@ impl Resolver {
             Failure::new(Owner::Recipe, part, reason)
                 .with_hint("the file must be readable by you on the nodes of the job")
         };
-        read_file(&full).map_err(|error| wrong(error.to_string()))
+        disk::read_secret(&full).map_err(|error| wrong(error.to_string()))
     }
-}
-
-/// The secret in a file, without the end of its line.
-fn read_file(path: &Path) -> io::Result<String> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(file, SECRET_MAX), &mut text)?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    if text.is_empty() || text.contains('\0') {
-        return Err(io::Error::other("it is empty or not text"));
-    }
-    Ok(text.to_owned())
 }
 
 /// A path of the recipe on this node: `~/` is the user's home, a relative one starts from the
@@ -178,9 +184,8 @@ pub(crate) fn write_files(folder: &Path, values: &BTreeMap<String, Value>) -> io
     }
     for (name, value) in values {
         let Value::Secret(secret) = value else { continue };
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(folder.join(name))?.write_all(secret.as_bytes())?;
+        let mut file = disk::own_file().write(true).truncate(true).open(folder.join(name))?;
+        file.write_all(secret.as_bytes())?;
     }
     Ok(())
 }

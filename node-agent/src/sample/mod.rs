@@ -48,7 +48,7 @@ use std::{
     time::Duration,
 };
 
-use aifb_schema::metric::Family;
+use aifb_schema::metric::{self, Family};
 use anyhow::Context as _;
 
 use collect::Collectors;
@@ -60,6 +60,16 @@ use ticker::{Order, Ticker};
 
 /// Shortest period: below that the cost would disturb what is measured.
 pub const PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// How long a series that has no value in every tick lives on without one.
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(3);
+
+/// Whether a family has values in some ticks only: what is dear is read once a second, and an engine
+/// answers when it can.
+pub(crate) fn is_rare(family: &Family) -> bool {
+    let rare = [&metric::NODE_RUN_DELAY, &metric::SERVICE_RUN_DELAY, &metric::SERVICE_MIGRATIONS];
+    family.engine_name().is_some() || rare.iter().any(|one| std::ptr::eq(*one, family))
+}
 
 /// NVIDIA's management library, as the driver installs it.
 pub const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
@@ -189,9 +199,35 @@ pub(crate) struct Attached {
 #[derive(Debug, Default)]
 struct Board {
     sample: Vec<(Arc<SeriesInfo>, f64)>,
+    /// Values of rare series that the last sample has not, and when they were sampled
+    /// (CLOCK_MONOTONIC, ns).
+    earlier: Vec<(Arc<SeriesInfo>, f64, u64)>,
+    /// When the last sample was taken.
+    sampled_ns: u64,
     published: BTreeMap<&'static str, Vec<Shown>>,
     /// What happened and was not fetched yet.
     facts: Vec<Fact>,
+}
+
+impl Board {
+    /// Shows a sample, and of rare series that are not in it what they last had.
+    fn show(&mut self, sample: Vec<(Arc<SeriesInfo>, f64)>, mono_ns: u64) {
+        let tick = sample.first().map(|(info, _)| info.last_tick());
+        let oldest = mono_ns.saturating_sub(clock::ns(GONE_AFTER));
+        let kept = |(info, _, at_ns): &(Arc<SeriesInfo>, f64, u64)| {
+            is_rare(info.family) && Some(info.last_tick()) != tick && *at_ns > oldest
+        };
+        let before = std::mem::replace(&mut self.sample, sample).into_iter();
+        let at_ns = std::mem::replace(&mut self.sampled_ns, mono_ns);
+        self.earlier.extend(before.map(|(info, value)| (info, value, at_ns)));
+        self.earlier.retain(kept);
+    }
+
+    /// Shows no sample any more.
+    fn clear(&mut self) {
+        self.sample.clear();
+        self.earlier.clear();
+    }
 }
 
 /// Starts sampling.
@@ -252,7 +288,8 @@ impl Handle {
         let values: Vec<_> = {
             let board = lock(&self.board);
             let sample = board.sample.iter().map(|(info, value)| Shown::of(info, *value));
-            sample.chain(board.published.values().flatten().cloned()).collect()
+            let earlier = board.earlier.iter().map(|(info, value, _)| Shown::of(info, *value));
+            sample.chain(earlier).chain(board.published.values().flatten().cloned()).collect()
         };
         let content_type = if open { exposition::OPEN_METRICS } else { exposition::TEXT };
         (content_type, exposition::encode(&values, &self.common, open))

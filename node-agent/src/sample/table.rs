@@ -48,7 +48,8 @@ impl SeriesInfo {
         self.last_tick.swap(tick, Ordering::Relaxed) != tick
     }
 
-    fn last_tick(&self) -> u64 {
+    /// The last tick in which it had a value.
+    pub(super) fn last_tick(&self) -> u64 {
         self.last_tick.load(Ordering::Relaxed)
     }
 }
@@ -300,6 +301,33 @@ mod tests {
         assert_eq!(round(&["a", "b", "d", "c"]), [(0, 0.0), (1, 1.0), (3, 2.0), (2, 3.0)]);
         assert_eq!(round(&["c", "b", "b", "a"]), [(2, 0.0), (1, 1.0), (0, 3.0)]);
         assert_eq!(round(&["c", "b", "a", "a"]), [(2, 0.0), (1, 1.0), (0, 2.0)]);
+    }
+
+    /// What is read once a second stands on the page between its readings, and no value stands twice.
+    #[test]
+    fn values_of_rare_series_are_shown_until_the_next() {
+        const S: u64 = 1_000_000_000;
+        let (mut table, mut board) = (Table::default(), super::super::Board::default());
+        let mut shown = |at_ns: u64, delay: Option<f64>| {
+            let mut tick = table.begin();
+            tick.put(&metric::NODE_CPU, &[("mode", "user")], 1.0);
+            if let Some(delay) = delay {
+                tick.put(&metric::NODE_RUN_DELAY, &[], delay);
+            } else {
+                tick.put(&metric::NODE_CPU, &[("mode", "idle")], 1.0);
+            }
+            board.show(tick.finish(), at_ns);
+            let earlier = board.earlier.iter().map(|(info, value, _)| (info.family.name, *value));
+            earlier.collect::<Vec<_>>()
+        };
+        assert_eq!(shown(S, Some(1.0)), []);
+        let delay = "node_run_delay_seconds_total";
+        // The other value that is missing is gone at once.
+        assert_eq!(shown(2 * S, None), [(delay, 1.0)]);
+        assert_eq!(shown(3 * S, None), [(delay, 1.0)]);
+        assert_eq!(shown(4 * S - 1, Some(2.0)), []);
+        assert_eq!(shown(4 * S, None), [(delay, 2.0)]);
+        assert_eq!(shown(7 * S, None), []);
     }
 
     #[test]

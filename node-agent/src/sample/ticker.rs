@@ -99,7 +99,7 @@ impl Ticker {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
-        lock(&self.board).sample.clear();
+        lock(&self.board).clear();
         if let Some(sink) = &mut self.attached.sink {
             sink.end();
         }
@@ -153,10 +153,10 @@ impl Ticker {
         let room = FACTS_MAX.saturating_sub(board.facts.len());
         board.facts.extend(facts.into_iter().take(room));
         let Some(sink) = &mut self.attached.sink else {
-            board.sample = values;
+            board.show(values, mono_ns);
             return;
         };
-        board.sample.clone_from(&values);
+        board.show(values.clone(), mono_ns);
         let published = board.published.values().flatten().cloned().collect();
         drop(board);
         sink.take(Batch { epoch_ns, sampled: values, published });

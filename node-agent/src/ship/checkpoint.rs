@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -15,6 +16,8 @@ use std::{
 
 use aifb_schema::{logs::LogStream, recipe::Logging};
 use serde::{Deserialize, Serialize};
+
+use crate::disk::own_file;
 
 /// Bytes after which the file is written anew: minutes at the highest rate, and read in
 /// milliseconds.
@@ -77,6 +80,19 @@ impl State {
         Self { file: file.to_owned(), ..Self::default() }
     }
 
+    /// Whether its numbers can be those of one file: others reckon with them.
+    fn adds_up(&self) -> bool {
+        const MOST: u64 = u64::MAX / 4;
+        let counts = [self.read, self.acknowledged, self.quarantined, self.filtered, self.last_ns];
+        counts.iter().all(|count| *count < MOST)
+            && self.batch.as_ref().is_none_or(|batch| {
+                batch.end > self.offset
+                    && batch.filtered <= batch.lines
+                    && batch.lines <= self.read
+                    && batch.last_ns.max(batch.arrival_ns) < MOST
+            })
+    }
+
     /// What became of the lines, with the file's size at the last look.
     pub(super) fn ledger(&self, bytes: u64) -> LogStream {
         LogStream {
@@ -109,10 +125,16 @@ impl Checkpoint {
     /// # Errors
     /// It cannot be read or written, or another shipper uses it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        lock(&file)?;
-        // The one that had the lock may have put another file in its place meanwhile.
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let begun = Instant::now();
+        let file = loop {
+            let file = own_file().read(true).append(true).open(path)?;
+            lock(&file, begun)?;
+            // The one that had the lock may have put another file in its place meanwhile, which it
+            // has locked, too.
+            if fs::metadata(path).is_ok_and(|there| is_file(&file, &there)) {
+                break file;
+            }
+        };
         let known = read(&file)?;
         let mut checkpoint = Self { path: path.to_owned(), file, bytes: 0, known };
         checkpoint.rewrite()?;
@@ -160,9 +182,8 @@ impl Checkpoint {
         }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = self.path.with_file_name(format!(".{name}.new"));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
-        lock(&file)?;
+        let mut file = own_file().write(true).truncate(true).open(&temporary)?;
+        lock(&file, Instant::now())?;
         file.write_all(&text)?;
         fs::rename(&temporary, &self.path)?;
         self.file = file;
@@ -171,9 +192,12 @@ impl Checkpoint {
     }
 }
 
+fn is_file(file: &File, there: &fs::Metadata) -> bool {
+    file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+}
+
 /// Locks a file for this process. A file system without locks is taken as it is.
-fn lock(file: &File) -> io::Result<()> {
-    let begun = Instant::now();
+fn lock(file: &File, begun: Instant) -> io::Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
@@ -194,13 +218,15 @@ fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// The last state of every stream; lines that are none are passed over.
+/// The last state of every stream; lines that are none, or that nobody can have written, are passed
+/// over.
 fn read(file: &File) -> io::Result<BTreeMap<String, State>> {
     let mut text = Vec::new();
     file.take(READ_MAX).read_to_end(&mut text)?;
     let states =
         text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    Ok(states.map(|state: State| (state.file.clone(), state)).collect())
+    let states = states.filter(State::adds_up);
+    Ok(states.map(|state| (state.file.clone(), state)).collect())
 }
 
 #[cfg(test)]
@@ -225,6 +251,48 @@ mod tests {
         assert_eq!(Checkpoint::names(&path), ["a"]);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1, "written anew");
+    }
+
+    /// Who waits for the lock of a file that is replaced meanwhile must not take the old one's lock
+    /// for that of the new one.
+    #[test]
+    fn a_shipper_that_rewrites_it_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        let mut checkpoint = Checkpoint::open(&path).unwrap();
+        let of_other = path.clone();
+        let other = thread::spawn(move || Checkpoint::open(&of_other).map(drop));
+        let begun = Instant::now();
+        while !other.is_finished() {
+            checkpoint.rewrite().unwrap();
+            thread::sleep(Duration::from_millis(1));
+            assert!(begun.elapsed() < Duration::from_secs(60));
+        }
+        let refused = other.join().unwrap().unwrap_err();
+        assert!(refused.to_string().contains("another shipper"), "{refused}");
+    }
+
+    #[test]
+    fn it_is_its_owners_alone_and_what_cannot_be_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        let batch = |end, lines, filtered| {
+            let logging = Logging::default();
+            Some(Batch { end, arrival_ns: 1, logging, last_ns: 1, lines, filtered })
+        };
+        let good = State { offset: 5, read: 3, batch: batch(9, 2, 1), ..State::new("good") };
+        let states = [
+            good.clone(),
+            State { offset: 5, read: 3, batch: batch(4, 2, 1), ..State::new("end") },
+            State { offset: 5, read: 3, batch: batch(9, 1, 2), ..State::new("filtered") },
+            State { last_ns: u64::MAX, ..State::new("time") },
+        ];
+        let lines = states.iter().map(|state| serde_json::to_string(state).unwrap() + "\n");
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        let mut checkpoint = Checkpoint::open(&path).unwrap();
+        assert_eq!(Checkpoint::names(&path), ["good"]);
+        checkpoint.record(&good).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -17,10 +17,13 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use super::{
-    Config, Handle, push, run_folder,
+    Config, Handle,
+    push::{self, is_token},
+    run_folder,
     source::{LABELS_MAX, check_labels},
 };
 use crate::{
+    disk,
     logging::SharedLogging,
     problem::{self, complain},
     sys,
@@ -105,11 +108,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
     match ship(arguments) {
         Ok(ledger) => {
             print(&ledger, arguments.json);
-            if ledger.bytes_unsent() == 0 && ledger.files_left_out == 0 {
-                exit::OK
-            } else {
-                exit::INCOMPLETE
-            }
+            if ledger.is_complete() { exit::OK } else { exit::INCOMPLETE }
         }
         Err(error) => {
             let folder = arguments.folder.display();
@@ -139,9 +138,7 @@ fn ship(arguments: &Arguments) -> anyhow::Result<LogLedger> {
         let ledger = handle.ledger();
         if is_run(&arguments.folder) {
             let text = serde_json::to_vec_pretty(&ledger)?;
-            let new = node.with_extension("json.new");
-            std::fs::write(&new, text)
-                .and_then(|()| std::fs::rename(&new, &node))
+            disk::replace(&node, 0o600, &text)
                 .with_context(|| format!("writing '{}'", node.display()))?;
         }
         whole.url = ledger.url;
@@ -160,13 +157,24 @@ fn is_run(folder: &Path) -> bool {
 }
 
 fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    if let Some(name) = &arguments.token_env {
-        let found = std::env::var(name);
-        return found
-            .map(Some)
-            .with_context(|| format!("reading the token from variable '{name}'"));
+    let (from, token) = match (&arguments.token_env, &arguments.token_file) {
+        (Some(name), _) => {
+            let from = format!("reading the token from variable '{name}'");
+            let token = std::env::var(name).with_context(|| from.clone())?;
+            (from, token)
+        }
+        (None, Some(path)) => {
+            let from = format!("reading token file '{}'", path.display());
+            let token = disk::read_secret(path).with_context(|| from.clone())?;
+            (from, token)
+        }
+        (None, None) => return Ok(None),
+    };
+    let token = token.trim();
+    if !is_token(token) {
+        bail!("{from}: it holds no token");
     }
-    arguments.token_file.as_deref().map(push::token_file).transpose()
+    Ok(Some(token.to_owned()))
 }
 
 /// What to ship: a folder as it is, or each node's part of a run.
@@ -264,6 +272,13 @@ fn print(ledger: &LogLedger, json: bool) {
             stream.lines_spooled,
             stream.lines_filtered,
             stream.bytes_unsent(),
+        ));
+    }
+    if ledger.files_left_out > 0 {
+        complain(&format!(
+            "{}: {} files or folders were left out: too many, not readable, or without a name in UTF-8",
+            problem::PROGRAM,
+            ledger.files_left_out
         ));
     }
     if let Some(trouble) = &ledger.trouble {

@@ -4,10 +4,13 @@
 //! A pure function of the bytes and of [`How`]: what a killed shipper was sending is made again,
 //! byte for byte, from the file and the few numbers in its checkpoint.
 
-use aifb_schema::recipe::{LogLevel, Logging};
+use aifb_schema::{
+    log_line::{Before, Joins, counts_as, level},
+    recipe::{LogLevel, Logging},
+};
 use memchr::memchr;
 
-use super::{level::level, rank::rank, stamp::Stamps};
+use super::{rank::rank, stamp::Stamps};
 
 /// Longest text of an entry: Loki takes 256 KiB and refuses what is longer. A longer line becomes
 /// several entries.
@@ -139,7 +142,9 @@ impl Cutter<'_> {
         let Some(line) = self.bytes.get(start..end) else { return 0 };
         // A line is counted where its end is, and at the very end where it has none.
         let lines = u64::from(next > end || line.len() + 4 < TEXT_MAX);
-        let joined = self.how.join && self.joins.belongs(line, self.entries.last());
+        let before = self.entries.last();
+        let before = before.map(|last| Before { level: last.level, several: last.lines > 1 });
+        let joined = self.how.join && self.joins.belongs(line, before);
         if let Some(last) = self.entries.last_mut().filter(|_| joined)
             && end - last.start <= JOINED_MAX
         {
@@ -199,51 +204,7 @@ fn piece(text: &[u8], longest: usize) -> usize {
 }
 
 fn kept(level: Option<LogLevel>, time_ns: u64, logging: Logging) -> bool {
-    level.unwrap_or(LogLevel::Info) >= logging.level
-        && logging.until.is_none_or(|until| time_ns <= until.epoch_ns)
-}
-
-/// Which lines belong to the one before: indented ones, and what Python, Java and Rust write
-/// around them.
-#[derive(Debug, Default)]
-struct Joins {
-    /// In a Python traceback: the next line that is not indented is its last.
-    traceback: bool,
-    /// Another traceback of the same error follows.
-    chained: bool,
-}
-
-/// Beginnings of lines that go on with what was before.
-const GO_ON: [&[u8]; 6] = [
-    b"Caused by:",
-    b"Suppressed:",
-    b"stack backtrace:",
-    b"note: run with",
-    b"During handling of the above",
-    b"The above exception was",
-];
-
-impl Joins {
-    /// Whether `line` belongs to `last`, the entry before it.
-    fn belongs(&mut self, line: &[u8], last: Option<&Entry>) -> bool {
-        let begins_traceback = line.starts_with(b"Traceback (most recent call last)");
-        let indented = matches!(line.first(), Some(b' ' | b'\t'));
-        let goes_on = GO_ON.iter().any(|start| line.starts_with(start));
-        let of_error = last.is_some_and(|last| last.level == Some(LogLevel::Error));
-        let several = last.is_some_and(|last| last.lines > 1);
-        let belongs = indented
-            || goes_on
-            || (line.is_empty() && (several || self.chained))
-            || (begins_traceback && (of_error || self.chained))
-            || (self.traceback && !begins_traceback);
-        if begins_traceback {
-            (self.traceback, self.chained) = (true, false);
-        } else if !indented && !line.is_empty() {
-            self.traceback = false;
-            self.chained = goes_on;
-        }
-        belongs
-    }
+    counts_as(level) >= logging.level && logging.until.is_none_or(|until| time_ns <= until.epoch_ns)
 }
 
 #[cfg(test)]

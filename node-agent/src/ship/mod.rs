@@ -20,7 +20,6 @@ mod checkpoint;
 mod cli;
 mod cut;
 mod json;
-mod level;
 mod pack;
 mod proto;
 mod push;
@@ -30,6 +29,8 @@ mod run_folder;
 mod source;
 mod stamp;
 mod stream;
+#[cfg(test)]
+mod tests_stream;
 
 use std::{
     collections::BTreeMap,
@@ -178,6 +179,7 @@ struct Shipper {
     /// When the folder was last searched.
     found: Option<Instant>,
     streams: Vec<Stream>,
+    /// Files beyond the bound, and of the folder what cannot be looked at.
     left_out: u64,
     trouble: Option<String>,
     until_idle: bool,
@@ -227,25 +229,27 @@ impl Shipper {
         for stream in &mut self.streams {
             let turn = stream.turn(&mut tools);
             changed |= turn != Turn::Waits;
-            match turn {
-                Turn::Done => more = true,
-                Turn::Idle | Turn::CaughtUp | Turn::Waits => {}
-                Turn::Failed(reason) => {
-                    if self.trouble.is_none() {
-                        tracing::warn!(file = stream.name(), reason, "logs wait to be sent");
-                    }
-                    self.trouble = Some(reason);
-                    continue;
-                }
-            }
-            if matches!(turn, Turn::Done | Turn::CaughtUp) && self.trouble.take().is_some() {
-                tracing::info!(file = stream.name(), "logs are sent again");
-            }
+            more |= turn == Turn::Done;
         }
+        self.note_trouble();
         if changed {
             self.publish();
         }
         more
+    }
+
+    /// Says when something begins to fail, and when nothing does any more.
+    fn note_trouble(&mut self) {
+        let failing =
+            self.streams.iter().find_map(|stream| Some((stream.name(), stream.failed()?)));
+        match (&self.trouble, failing) {
+            (None, Some((file, reason))) => {
+                tracing::warn!(file, reason, "logs wait to be sent");
+            }
+            (Some(_), None) => tracing::info!("logs are sent again"),
+            _ => {}
+        }
+        self.trouble = failing.map(|(_, reason)| reason.to_owned());
     }
 
     /// Whether everything that is there is dealt with, last lines without their end included.
@@ -260,7 +264,9 @@ impl Shipper {
 
     fn find(&mut self) {
         let Some((root, labels)) = &self.folder else { return };
-        let new: Vec<Source> = source::find(root)
+        let found = source::find(root);
+        let new: Vec<Source> = found
+            .files
             .into_iter()
             .filter(|(name, _)| !self.streams.iter().any(|stream| stream.name() == name))
             .map(|(name, path)| {
@@ -269,7 +275,7 @@ impl Shipper {
                 Source { name, path, labels, metadata: BTreeMap::new(), join: true, rotates: true }
             })
             .collect();
-        self.left_out = 0;
+        self.left_out = found.passed_over;
         self.found = Some(Instant::now());
         self.add(new);
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use aifb_schema::recipe::LokiEncoding;
-use anyhow::Context as _;
 use ureq::{
     Agent, Body,
     http::{Response, StatusCode, header::RETRY_AFTER},
@@ -117,9 +116,7 @@ fn judge(mut answer: Response<Body>) -> Outcome {
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-    // Read to its end, so that the connection can be used again.
-    let text = answer.body_mut().with_config().limit(REASON_BYTES).read_to_vec();
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).trim().to_owned();
+    let text = http::beginning(answer.body_mut(), REASON_BYTES);
     let reason = || format!("status {}: {text}", status.as_u16());
     match status {
         StatusCode::NO_CONTENT => Outcome::Stored,
@@ -128,18 +125,9 @@ fn judge(mut answer: Response<Body>) -> Outcome {
     }
 }
 
-/// Reads a bearer token's file.
-///
-/// # Errors
-/// It cannot be read, or holds no token.
-pub(super) fn token_file(path: &std::path::Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("reading token file '{}'", path.display()))?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        anyhow::bail!("reading token file '{}': it holds no token", path.display());
-    }
-    Ok(token.to_owned())
+/// Whether a text can be sent as a bearer token.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -169,5 +157,11 @@ mod tests {
         assert!(matches!(outcome(400, ""), Outcome::Refused(_)));
         let Outcome::Retry { after, .. } = outcome(429, "86400") else { panic!() };
         assert_eq!(after, Some(RETRY_AFTER_MAX));
+        // Loki names each stream and entry that it refuses.
+        let long = "entry too old ".repeat(1000);
+        let answer = Response::builder().status(400).body(Body::builder().data(long)).unwrap();
+        let Outcome::Refused(reason) = judge(answer) else { panic!() };
+        assert!(reason.starts_with("status 400: entry too old"), "{reason}");
+        assert!(reason.len() <= 1100, "{}", reason.len());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::{
     borrow::Cow,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
+
+use crate::disk::own_file;
 
 /// Bytes after which no more is taken: then the stream waits, and its file keeps the lines.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -70,15 +72,18 @@ impl Quarantine {
         if text.is_empty() {
             return Ok(0);
         }
-        if self.file.is_none() {
-            let file =
-                OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
-            file.set_len(self.bytes)?;
-            self.file = Some(file);
-        }
-        let Some(file) = &mut self.file else { return Ok(0) };
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                // What is behind was written and never on record, or in part only.
+                let file = own_file().write(true).truncate(false).open(&self.path)?;
+                file.set_len(self.bytes)?;
+                file
+            }
+        };
         file.seek(SeekFrom::Start(self.bytes))?;
         file.write_all(&text)?;
+        self.file = Some(file);
         self.bytes += text.len() as u64;
         Ok(lines)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,9 @@ const ENDINGS: [&str; 3] = [".log", ".out", ".err"];
 
 /// Folders inside each other that are searched for logs.
 const DEPTH_MAX: usize = 8;
+
+/// Files that one search names; far fewer are shipped.
+const FOUND_MAX: usize = 10_000;
 
 /// A file that is shipped.
 #[derive(Debug, Clone)]
@@ -145,25 +148,54 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
     Ok(())
 }
 
-/// All log files below a folder, by name.
-pub(super) fn find(root: &Path) -> Vec<(String, PathBuf)> {
-    let mut found = Vec::new();
+/// What a search for logs has found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Names and paths, by name.
+    pub(super) files: Vec<(String, PathBuf)>,
+    /// Folders that may not be read, and logs without a name that can be told.
+    pub(super) passed_over: u64,
+}
+
+/// All log files below a folder.
+pub(super) fn find(root: &Path) -> Found {
+    let mut found = Found::default();
     find_in(root, "", DEPTH_MAX, &mut found);
-    found.sort();
+    found.files.sort();
     found
 }
 
-fn find_in(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else {
-            continue;
+fn find_in(folder: &Path, prefix: &str, depth: usize, found: &mut Found) {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // It may be gone meanwhile.
+        Err(error) => {
+            found.passed_over += u64::from(error.kind() != io::ErrorKind::NotFound);
+            return;
+        }
+    };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let name = entry.file_name();
+        let is_log = ENDINGS.iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
+        let relative = match name.to_str() {
+            Some(name) if prefix.is_empty() => name.to_owned(),
+            Some(name) => format!("{prefix}/{name}"),
+            // A label has to be UTF-8, and names that differ must not become one.
+            None => {
+                found.passed_over += u64::from(kind.is_dir() || (kind.is_file() && is_log));
+                continue;
+            }
         };
-        let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         // No links: they may lead anywhere, and in circles.
         if kind.is_dir() && depth > 1 {
             find_in(&entry.path(), &relative, depth - 1, found);
-        } else if kind.is_file() && ENDINGS.iter().any(|ending| relative.ends_with(ending)) {
-            found.push((relative, entry.path()));
+        } else if kind.is_file() && is_log {
+            if found.files.len() < FOUND_MAX && relative.len() <= LABEL_VALUE_MAX {
+                found.files.push((relative, entry.path()));
+            } else {
+                found.passed_over += 1;
+            }
         }
     }
 }
@@ -205,7 +237,21 @@ mod tests {
             fs::write(folder.path().join(name), "").unwrap();
         }
         std::os::unix::fs::symlink(folder.path(), folder.path().join("a/loop")).unwrap();
-        let names: Vec<String> = find(folder.path()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["a/b/z.err", "a/y.out", "x.log"]);
+        let found = find(folder.path());
+        let names: Vec<&str> = found.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, found.passed_over), (vec!["a/b/z.err", "a/y.out", "x.log"], 0));
+    }
+
+    #[test]
+    fn logs_that_cannot_be_told_are_counted() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        let folder = tempfile::tempdir().unwrap();
+        for name in [&b"\xff.log"[..], b"\xff.txt", b"good.log"] {
+            fs::write(folder.path().join(OsStr::from_bytes(name)), "").unwrap();
+        }
+        let found = find(folder.path());
+        assert_eq!((found.files.len(), found.passed_over), (1, 1));
+        assert_eq!(find(&folder.path().join("nowhere")).passed_over, 0);
+        assert_eq!(find(&folder.path().join("good.log")).passed_over, 1, "no folder");
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Stream {
     arrival_ns: u64,
     /// Another file has taken its place: nothing more comes to this one.
     left: bool,
+    /// Why the last try failed.
+    failed: Option<String>,
     /// Parts of the batch that are still to be sent; the last one is next. Empty: not begun.
     todo: Vec<(usize, usize)>,
     /// Entries of the batch that were refused for good, and why.
@@ -93,6 +95,7 @@ impl Stream {
             grown: Instant::now(),
             arrival_ns: 0,
             left: false,
+            failed: None,
             todo: Vec::new(),
             refused: Vec::new(),
             backoff: Backoff::default(),
@@ -113,9 +116,18 @@ impl Stream {
         self.state.batch.is_none().then(|| self.grown.elapsed())
     }
 
-    /// Whether everything is dealt with, and on record as that.
+    /// Whether everything is dealt with, and on record as that. Of a file that cannot be read nobody
+    /// knows.
     pub(super) fn finished(&self) -> bool {
-        self.state.batch.is_none() && self.bytes <= self.state.offset && !self.unrecorded
+        self.state.batch.is_none()
+            && self.bytes <= self.state.offset
+            && !self.unrecorded
+            && self.failed.is_none()
+    }
+
+    /// Why the last try failed; absent where it did not.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
     }
 
     /// It need not wait any longer before its next try.
@@ -131,7 +143,9 @@ impl Stream {
         let done = self.try_turn(tools).unwrap_or_else(|error| {
             Turn::Failed(format!("'{}': {error}", self.source.path.display()))
         });
-        if matches!(done, Turn::Failed(_)) {
+        self.failed = None;
+        if let Turn::Failed(reason) = &done {
+            self.failed = Some(reason.clone());
             self.backoff.failed();
         }
         done
@@ -375,7 +389,7 @@ impl Stream {
     fn old(&self, from: usize, to: usize, tools: &Tools<'_>) -> bool {
         let last = to.checked_sub(1).filter(|last| *last >= from);
         let last = last.and_then(|last| tools.buffers.entries.get(last));
-        last.is_some_and(|entry| entry.time_ns + OLD_NS < clock::epoch_ns())
+        last.is_some_and(|entry| entry.time_ns.saturating_add(OLD_NS) < clock::epoch_ns())
     }
 
     fn push(&self, from: usize, to: usize, tools: &mut Tools<'_>) -> io::Result<Outcome> {
@@ -408,6 +422,11 @@ impl Stream {
         }
         self.refused.clear();
         self.unrecorded = true;
+        if quarantined > 0 {
+            // Before another stream's record tells the file's length: a shipper that is killed in
+            // between would put these lines aside once more, behind what is there.
+            self.record(tools)?;
+        }
         let behind = self.bytes.saturating_sub(self.state.offset) >= READ_BYTES as u64 / 2;
         Ok(if behind || tools.last { Turn::Done } else { Turn::CaughtUp })
     }

@@ -124,7 +124,8 @@ fn wrong_usage_is_explained() {
     std::fs::write(folder.path().join("samples.bin"), "mine").unwrap();
     for (arguments, part, code) in [
         (&["--for", "1s"][..], "there is a record already\n  hint: name another folder", 2),
-        (&["--every", "99ms"], "more often than can be afforded\n  hint: the shortest", 2),
+        (&["--every", "99ms"], "out of range\n  hint: from 100ms to 1h", 2),
+        (&["--every", "2h"], "out of range\n  hint: from 100ms to 1h", 2),
         (&["--every", "1"], "expected a number with a unit", 2),
         (&["--pid", "llm"], "it should look like llm=4711", 2),
         (&["--pid", "=1"], "in front of '=' a name belongs", 2),

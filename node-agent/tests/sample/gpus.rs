@@ -130,6 +130,25 @@ fn every_value_of_a_gpu() {
     );
 }
 
+/// Others start a program for each look at the GPUs. The page faults of children that were waited for
+/// count in their parent for good.
+#[test]
+fn no_process_is_started_to_look_at_gpus() {
+    let scene = Scene::start(&json!({"devices": [gpu(0)]}), &[]);
+    let series = "gpu_power_watts{gpu=0,uuid=GPU-0}";
+    scene.sampler.wait_for(|record| record.values(series).len() >= 10);
+    let pid = scene.sampler.pid();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let faults_of_children = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(8);
+    assert_eq!(faults_of_children, Some("0"), "{stat}");
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    for task in tasks {
+        let children =
+            fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        assert_eq!(children, "");
+    }
+}
+
 #[test]
 fn values_change_over_time_and_keep_their_order() {
     let steps: Vec<u64> = (1..=1000).map(|step| step * 1000).collect();

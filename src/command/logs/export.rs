@@ -42,11 +42,7 @@ fn export(run: &RunFolder, record: &RunRecord, folder: &Path) -> std::io::Result
     let mut copy = |from: &Path, names: [String; 2]| -> std::io::Result<()> {
         for name in names.into_iter().filter(|name| !name.is_empty() && from.is_file()) {
             let to = folder.join(&name);
-            // Removed first: it may be a link to a file that must not change.
-            match fs::remove_file(&to) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(&to)?;
             fs::copy(from, &to)?;
             written.push(name);
         }
@@ -72,7 +68,16 @@ fn export(run: &RunFolder, record: &RunRecord, folder: &Path) -> std::io::Result
             format!("{when} {} {} {}: {}\n", event.node, event.kind, event.subject, event.message)
         })
         .collect();
+    remove(&folder.join(&own))?;
     fs::write(folder.join(&own), events)?;
     written.push(own);
     Ok(written)
+}
+
+/// Removes what is in the place of a copy: it may be a link to a file that must not change.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

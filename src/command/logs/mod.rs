@@ -4,6 +4,7 @@ mod export;
 mod resend;
 mod set;
 mod show;
+mod tail;
 
 use crate::{cli::LogsCommand, error::Result};
 

@@ -35,7 +35,7 @@ pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {
     record.submit_dir.push('/');
     let mut command = Command::new(programs::find(programs::AGENT)?);
     command.arg("ship").arg(run.path()).args(words(&loki, recipe.logging, &record.submit_dir));
-    command.args(["--patience", &args.patience]);
+    command.arg(format!("--patience={}", args.patience));
     if args.json {
         command.arg("--json");
     }
@@ -47,8 +47,9 @@ pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {
 /// The receiver and what is left out, as options of `aifb-agent ship`. A token is named, never
 /// shown.
 fn words(loki: &Loki, logging: Option<Logging>, submit_dir: &str) -> Vec<String> {
-    let mut words = vec!["--loki".to_owned(), loki.url.clone()];
-    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    let mut words = vec![format!("--loki={}", loki.url)];
+    // In one word: a value may begin like an option.
+    let mut option = |name: &str, value: String| words.push(format!("{name}={value}"));
     if let Some(tenant) = &loki.tenant {
         option("--tenant", tenant.clone());
     }
@@ -95,15 +96,17 @@ mod tests {
         let loki = |token| Loki { token, ..Loki::at("http://h".into()) };
         let file = |path: &str| Some(EnvValue::SecretFile { secret_file: path.into() });
         let of = |token| words(&loki(token), None, "/sub/").join(" ");
-        assert_eq!(of(file("/t")), "--loki http://h --token-file /t");
-        assert_eq!(of(file("t")), "--loki http://h --token-file /sub/t");
+        assert_eq!(of(file("/t")), "--loki=http://h --token-file=/t");
+        assert_eq!(of(file("t")), "--loki=http://h --token-file=/sub/t");
+        let tenant = Loki { tenant: Some("-x".into()), ..Loki::at("http://h".into()) };
+        assert_eq!(words(&tenant, None, "/").join(" "), "--loki=http://h --tenant=-x");
         let named = Some(EnvValue::SecretEnv { secret_env: "T".into() });
-        assert_eq!(of(named), "--loki http://h --token-env T");
+        assert_eq!(of(named), "--loki=http://h --token-env=T");
         let logging =
             Some(Logging { until: "2026-01-01T00:00:00Z".parse().ok(), ..Logging::default() });
         assert_eq!(
             words(&loki(None), logging, "/").join(" "),
-            "--loki http://h --level debug --until 2026-01-01T00:00:00Z"
+            "--loki=http://h --level=debug --until=2026-01-01T00:00:00Z"
         );
     }
 }

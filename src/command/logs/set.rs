@@ -22,10 +22,14 @@ pub(super) fn run(args: &LogsSetArgs) -> Result<i32> {
             "none of them lives",
         ));
     }
-    let mut set: Vec<(String, Logging)> = Vec::new();
+    let token = run.token()?;
+    let (mut set, mut failed) = (Vec::<(String, Logging)>::new(), None);
     for agent in agents {
-        let logging = AgentClient::at(agent.address, run.token()?).set_logging(change)?;
-        set.push((agent.node, logging));
+        // One that does not answer does not keep the others from it.
+        match AgentClient::at(agent.address, token.clone()).set_logging(change) {
+            Ok(logging) => set.push((agent.node, logging)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
     if args.json {
         let nodes: Vec<_> =
@@ -37,5 +41,5 @@ pub(super) fn run(args: &LogsSetArgs) -> Result<i32> {
             output::out(format!("{node}: {}{until}", now.level.as_str()));
         }
     }
-    Ok(0)
+    failed.map_or(Ok(0), Err)
 }

@@ -1,14 +1,11 @@
 //! `aifb logs show` and `follow`: the files that services and agents write, their end or as they grow.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-    thread,
-};
+use std::{path::PathBuf, thread};
 
 use aifb_schema::names::file;
 use serde_json::json;
+
+use super::tail::{Line, Shown, Tail};
 
 use crate::{
     cli::LogsArgs,
@@ -18,12 +15,14 @@ use crate::{
     store::{RunFolder, select},
 };
 
-/// Bytes taken from the end of a log for its last lines, and at most at one look: room for a
-/// thousand long lines.
-const CHUNK_BYTES: u64 = 1024 * 1024;
-
 pub(super) fn run(args: &LogsArgs, follow: bool) -> Result<i32> {
     let run = select(&args.run)?;
+    let shown = Shown {
+        first: usize::try_from(args.lines).unwrap_or(usize::MAX),
+        level: args.level.map(Into::into),
+        // The agents' own lines are JSON, each complete.
+        join: !args.agent,
+    };
     let mut tails: Vec<Tail> = Vec::new();
     let mut follower = Follower::new(run.clone());
     loop {
@@ -31,16 +30,15 @@ pub(super) fn run(args: &LogsArgs, follow: bool) -> Result<i32> {
         let over = !follow || follower.look()?.over;
         for (name, path) in files(&run, args)? {
             if !tails.iter().any(|tail| tail.path == path) {
-                tails.push(Tail::new(name, path, args.lines));
+                tails.push(Tail::new(name, path, shown));
             }
         }
         for tail in &mut tails {
-            for line in tail.lines(over) {
-                if args.json {
-                    output::out_json_line(&json!({"file": tail.name, "text": line}));
-                } else {
-                    output::out(format!("{}: {line}", tail.name));
-                }
+            let name = tail.name.clone();
+            let read = tail.look(over, |line| print(&name, &line, args.json));
+            if let (Err(error), true) = (read, over) {
+                let doing = format!("reading the log '{}'", tail.path.display());
+                return Err(CommandError::incomplete(doing, error));
             }
         }
         if over {
@@ -48,6 +46,17 @@ pub(super) fn run(args: &LogsArgs, follow: bool) -> Result<i32> {
         }
         thread::sleep(follow::EVERY);
     }
+}
+
+fn print(name: &str, Line { text, level }: &Line, json: bool) {
+    if !json {
+        return output::out(format!("{name}: {text}"));
+    }
+    let mut line = json!({"file": name, "text": text});
+    if let (Some(level), Some(fields)) = (level, line.as_object_mut()) {
+        fields.insert("level".into(), level.as_str().into());
+    }
+    output::out_json_line(&line);
 }
 
 /// The files that were asked for: name shown and path.
@@ -94,72 +103,4 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
     }
     found.retain(|(_, path)| path.is_file());
     Ok(found)
-}
-
-/// A log that is read from its end on.
-struct Tail {
-    name: String,
-    path: PathBuf,
-    /// Where the next look starts; absent before the first.
-    offset: Option<u64>,
-    /// Lines from the end with which the first look starts.
-    first_lines: usize,
-}
-
-impl Tail {
-    fn new(name: String, path: PathBuf, lines: u32) -> Self {
-        let first_lines = usize::try_from(lines).unwrap_or(usize::MAX);
-        Self { name, path, offset: None, first_lines }
-    }
-
-    /// New whole lines; with `all` also one without an end.
-    fn lines(&mut self, all: bool) -> Vec<String> {
-        let first = self.offset.is_none();
-        let Ok((start, mut bytes)) = read_from(&self.path, self.offset) else { return Vec::new() };
-        if !all {
-            let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            bytes.truncate(whole);
-        }
-        self.offset = Some(start + bytes.len() as u64);
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<String> = text.lines().map(shown).collect();
-        let skip = if first { lines.len().saturating_sub(self.first_lines) } else { 0 };
-        lines.into_iter().skip(skip).collect()
-    }
-}
-
-/// What is there from `offset` on, or near the end when that is absent; where it starts.
-fn read_from(path: &Path, offset: Option<u64>) -> std::io::Result<(u64, Vec<u8>)> {
-    let mut log = File::open(path)?;
-    let length = log.metadata()?.len();
-    let start = offset.unwrap_or_else(|| length.saturating_sub(CHUNK_BYTES));
-    log.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    log.take(CHUNK_BYTES).read_to_end(&mut bytes)?;
-    Ok((start, bytes))
-}
-
-/// A service's line without what would move the cursor or change the terminal.
-fn shown(line: &str) -> String {
-    line.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{fs, io::Write};
-
-    #[test]
-    fn a_log_is_followed_by_whole_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.log");
-        fs::write(&path, "one\ntwo\nthr").unwrap();
-        let mut tail = Tail::new("x".into(), path.clone(), 1);
-        assert_eq!(tail.lines(false), ["two"]);
-        assert!(tail.lines(false).is_empty());
-        let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
-        log.write_all(b"ee\n\x1b[31mred\nlast").unwrap();
-        assert_eq!(tail.lines(false), ["three", "[31mred"]);
-        assert_eq!(tail.lines(true), ["last"]);
-    }
 }

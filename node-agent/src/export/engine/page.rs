@@ -18,6 +18,9 @@ const HELP_MAX: usize = 300;
 /// Labels of one series.
 const LABELS_MAX: usize = 16;
 
+/// Families whose description is remembered: Milvus has some 500.
+const DESCRIBED_MAX: usize = 4096;
+
 /// Labels by name.
 type Labels<'a> = Vec<(&'a str, String)>;
 
@@ -34,15 +37,15 @@ pub(super) struct Seen<'a> {
 
 /// The values of a page, and how many were left out at the bound.
 pub(super) fn read(text: &str) -> (Vec<Seen<'_>>, u64) {
-    let (mut types, mut helps) = (HashMap::new(), HashMap::new());
+    let (mut types, mut helps) = (Described::new(), Described::new());
     let (mut seen, mut left_out) = (Vec::new(), 0);
     for line in text.lines() {
         let line = line.trim();
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.trim_start().splitn(3, ' ');
             match (words.next(), words.next(), words.next()) {
-                (Some("TYPE"), Some(name), Some(kind)) => drop(types.insert(name, kind.trim())),
-                (Some("HELP"), Some(name), Some(help)) => drop(helps.insert(name, help.trim())),
+                (Some("TYPE"), Some(name), Some(kind)) => describe(&mut types, name, kind),
+                (Some("HELP"), Some(name), Some(help)) => describe(&mut helps, name, help),
                 _ => {}
             }
             continue;
@@ -60,13 +63,22 @@ pub(super) fn read(text: &str) -> (Vec<Seen<'_>>, u64) {
     (seen, left_out)
 }
 
+/// What the page says of families, by their name.
+type Described<'a> = HashMap<&'a str, &'a str>;
+
+fn describe<'a>(known: &mut Described<'a>, name: &'a str, text: &'a str) {
+    if known.len() < DESCRIBED_MAX || known.contains_key(name) {
+        known.insert(name, text.trim());
+    }
+}
+
 /// The family of a sample whose name says what it is of it.
 fn family_of(name: &str) -> &str {
     ["_total", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
 /// The kind of a value; `None` for what is left out.
-fn kind_of(name: &str, types: &HashMap<&str, &str>) -> Option<Kind> {
+fn kind_of(name: &str, types: &Described<'_>) -> Option<Kind> {
     if name.starts_with(PREFIX) || name.ends_with("_created") || name.len() > NAME_MAX {
         return None;
     }
@@ -233,10 +245,60 @@ no_type 1\n\
         assert_eq!(seen[0].labels[0].1.len(), VALUE_MAX);
     }
 
+    /// What `fuzz/targets/engine_page.rs` looks for at length.
+    #[test]
+    fn no_page_can_make_it_panic() {
+        let parts = [
+            "a",
+            "b:c",
+            "{",
+            "}",
+            "=",
+            "\"",
+            "\\",
+            ",",
+            " ",
+            "\n",
+            "#",
+            " TYPE ",
+            " HELP ",
+            "gauge",
+            "counter",
+            "histogram",
+            "_total",
+            "_bucket",
+            "1",
+            "e9",
+            "NaN",
+            "\u{20ac}",
+            "\r",
+            "__x",
+        ];
+        let mut random = 1_u64;
+        for length in 0..3_000 {
+            let text: String = (0..length % 80)
+                .map(|_| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    parts[usize::try_from(random >> 40).unwrap() % parts.len()]
+                })
+                .collect();
+            for Seen { name, labels, .. } in read(&text).0 {
+                assert!(!name.is_empty() && labels.is_sorted_by(|a, b| a.0 < b.0), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn a_page_without_end_is_cut_and_said_so() {
         let page: String = (0..1000).map(|i| format!("a{{b=\"{i}\"}} 1\n")).collect();
         let (seen, left_out) = read(&page);
         assert_eq!((seen.len(), left_out), (SERIES_MAX, 600));
+        // Nor is it remembered what it says of families without end.
+        let page: String =
+            (0..10 * DESCRIBED_MAX).map(|i| format!("# TYPE f{i} gauge\n")).collect();
+        let last = 10 * DESCRIBED_MAX - 1;
+        let page = format!("{page}f0 1\nf{last} 1\n# TYPE f0 counter\n");
+        assert_eq!(names(&page)[0].1, Kind::Gauge);
+        assert_eq!(names(&page)[1].1, Kind::Unknown);
     }
 }

@@ -1,6 +1,8 @@
 //! The threads that look at the engines' pages.
 
 use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -27,6 +29,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a page: Milvus has about one MiB.
 const PAGE_MAX: u64 = 4 << 20;
+
+/// Series that one replica may have in its life. Each is declared in the record and remembered for a
+/// while, so that labels which change at every look, such as an id, would fill both.
+const SERIES_EVER_MAX: usize = 4 * page::SERIES_MAX;
 
 /// The engines of this node. Clones share them.
 #[derive(Clone, Default)]
@@ -137,9 +143,10 @@ fn look_when_asked(at: &Address, asked: &Receiver<()>, shared: &Shared) {
         None => Ok(http::agent(PATIENCE)),
         Some(tls) => tls::agent(PATIENCE, tls).map_err(|error| format!("{error:#}")),
     };
+    let mut known = Known::default();
     while asked.recv().is_ok() {
         let found = match &agent {
-            Ok(agent) => look(agent, &at.url).map_err(|error| error.to_string()),
+            Ok(agent) => look(agent, &at.url, &mut known).map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
         match found {
@@ -156,23 +163,69 @@ fn look_when_asked(at: &Address, asked: &Receiver<()>, shared: &Shared) {
     }
 }
 
-fn look(agent: &ureq::Agent, url: &str) -> Result<Page, ureq::Error> {
+/// Series that a replica has had so far, by a hash of their names and labels.
+#[derive(Debug, Default)]
+struct Known(HashSet<u64>);
+
+impl Known {
+    /// Whether values of this series are taken.
+    fn takes(&mut self, family: &'static Family, labels: &[String]) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (std::ptr::from_ref(family), labels).hash(&mut hasher);
+        let series = hasher.finish();
+        self.0.contains(&series) || (self.0.len() < SERIES_EVER_MAX && self.0.insert(series))
+    }
+}
+
+fn look(agent: &ureq::Agent, url: &str, known: &mut Known) -> Result<Page, ureq::Error> {
     let mut response = agent.get(url).header("accept", "text/plain;version=0.0.4").call()?;
     let status = response.status();
     if !status.is_success() {
         return Err(ureq::Error::StatusCode(status.as_u16()));
     }
     let text = response.body_mut().with_config().limit(PAGE_MAX).read_to_string()?;
-    let (seen, mut left_out) = page::read(&text);
+    Ok(taken(&text, known))
+}
+
+/// What is taken of a page.
+fn taken(text: &str, known: &mut Known) -> Page {
+    let (seen, mut left_out) = page::read(text);
     let mut values = Vec::with_capacity(seen.len());
     for one in seen {
-        match family(&one) {
-            None => left_out += 1,
-            Some(family) => {
-                let labels = one.labels.into_iter().map(|(_, value)| value).collect();
-                values.push((family, labels, one.value));
-            }
+        let Some(family) = family(&one) else {
+            left_out += 1;
+            continue;
+        };
+        let labels: Vec<String> = one.labels.into_iter().map(|(_, value)| value).collect();
+        if known.takes(family, &labels) {
+            values.push((family, labels, one.value));
+        } else {
+            left_out += 1;
         }
     }
-    Ok(Page { values, left_out })
+    Page { values, left_out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_change_at_every_look_come_to_an_end() {
+        let mut known = Known::default();
+        let page = |from: usize| {
+            let line = |id| format!("p:busy{{id=\"{id}\"}} 1\n");
+            let lines: String = (from..from + page::SERIES_MAX).map(line).collect();
+            format!("p:steady 1\n{lines}")
+        };
+        let mut sums = (0, 0);
+        for look in 0..20 {
+            let Page { values, left_out } = taken(&page(look * page::SERIES_MAX), &mut known);
+            assert_eq!(values[0].0.exported(), "p:steady");
+            assert_eq!(values.len() as u64 + left_out, page::SERIES_MAX as u64 + 1);
+            sums = (sums.0 + values.len() - 1, sums.1 + left_out);
+        }
+        assert_eq!(sums.0, SERIES_EVER_MAX - 1);
+        assert!(sums.1 > 0);
+    }
 }

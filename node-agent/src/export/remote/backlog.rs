@@ -93,11 +93,13 @@ impl Backlog {
             self.memory.push_back(bytes);
             return;
         }
-        let written = self.file.as_mut().map(|file| file.push(&bytes));
-        self.dropped += match written {
-            Some(Ok(dropped)) => dropped,
-            Some(Err(_)) | None => values_of(bytes.len()),
-        };
+        let kept = self.file.as_mut().is_some_and(|file| {
+            self.dropped += file.make_room(bytes.len());
+            file.push(&bytes).is_ok()
+        });
+        if !kept {
+            self.dropped += values_of(bytes.len());
+        }
     }
 
     /// Takes the oldest tick.
@@ -155,15 +157,21 @@ impl Ring {
         Ok(Self { file, max, head: 0, tail: 0, used: 0, frames: VecDeque::new() })
     }
 
-    /// Appends; how many values had to go for it.
-    fn push(&mut self, bytes: &[u8]) -> io::Result<u64> {
-        let length = bytes.len() as u64;
+    /// Makes room for as many bytes; how many values had to go for it.
+    fn make_room(&mut self, bytes: usize) -> u64 {
         let mut dropped = 0;
-        while self.used + length > self.max {
-            let Some(oldest) = self.forget() else {
-                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-            };
+        while self.used + bytes as u64 > self.max {
+            let Some(oldest) = self.forget() else { break };
             dropped += values_of(oldest);
+        }
+        dropped
+    }
+
+    /// Appends, where there is room.
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = bytes.len() as u64;
+        if self.used + length > self.max {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         let until_end = usize::try_from(self.max - self.tail).unwrap_or(usize::MAX);
         let (first, second) = bytes.split_at(bytes.len().min(until_end));
@@ -172,7 +180,7 @@ impl Ring {
         self.tail = (self.tail + length) % self.max;
         self.used += length;
         self.frames.push_back(u32::try_from(length).unwrap_or(u32::MAX));
-        Ok(dropped)
+        Ok(())
     }
 
     /// The oldest; of one that cannot be read, how many values it had.
@@ -253,6 +261,26 @@ mod tests {
         }
         assert_eq!(backlog.take_dropped(), 3 * u64::from(quarter));
         assert_eq!(drain(&mut backlog), [0, 1, 2, 6, 7]);
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let quarter = u32::try_from(MEMORY_MAX / VALUE / 4).unwrap();
+        let frame = tick(0, quarter).encode().len() as u64;
+        let mut backlog = Backlog::new(folder.path(), frame * 2);
+        for ms in 0..5 {
+            backlog.push(&tick(ms, quarter));
+        }
+        assert_eq!(backlog.take_dropped(), 0);
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let file = backlog.file.as_mut().unwrap();
+        let disk = std::mem::replace(&mut file.file, full);
+        backlog.push(&tick(5, quarter));
+        // The oldest that went for it, and itself.
+        assert_eq!(backlog.take_dropped(), 2 * u64::from(quarter));
+        backlog.file.as_mut().unwrap().file = disk;
+        assert_eq!(drain(&mut backlog), [0, 1, 2, 4]);
     }
 
     #[test]

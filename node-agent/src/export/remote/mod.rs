@@ -8,9 +8,11 @@
 //!
 //! What the receiver has refused for good is dropped and counted; what it has not answered is kept
 //! for at least half an hour. At the end of the run every series is ended by a stale marker, so
-//! that it does not seem to live for five more minutes.
+//! that it does not seem to live for five more minutes. An agent that is killed cannot do that: the
+//! labels of its series stand in a file of its node, and whoever sees its end does it (`left`).
 
 mod backlog;
+mod left;
 mod sender;
 mod series;
 mod wire;
@@ -33,6 +35,7 @@ use aifb_schema::metric;
 use anyhow::Context as _;
 
 use crate::sample::{Batch, Sink, Source, Tick};
+pub(crate) use left::{Left, SentTo};
 use sender::Sender;
 
 /// Ticks that may wait for the thread while it waits for an answer: 25 s at ten samples a second,
@@ -53,7 +56,20 @@ pub(crate) struct Config {
     pub(crate) common: Vec<(&'static str, String)>,
     /// Folder on a disk of this node, for what waits.
     pub(crate) spool: PathBuf,
+    /// Told which series there are; it must not wait.
+    pub(crate) note: Note,
 }
+
+/// What is to be known if this agent is killed.
+pub(crate) enum Noted {
+    /// Labels of further series: lines, each a JSON list of pairs.
+    Series(Vec<u8>),
+    /// All of them have ended.
+    Ended,
+}
+
+/// Keeps what is noted.
+pub(crate) type Note = Box<dyn FnMut(Noted) + Send>;
 
 enum Message {
     Tick(Batch),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Config, Figures, Message,
+    Config, Figures, Message, Note, Noted,
     backlog::{Backlog, FILE_MAX, Waiting},
     series::AllSeries,
     wire::{self, Row},
@@ -82,28 +82,36 @@ pub(super) struct Sender {
     backoff: Duration,
     /// When the last word must have been sent.
     until: Option<Instant>,
+    note: Note,
 }
 
 impl Sender {
     pub(super) fn new(config: Config, figures: Arc<Figures>) -> Self {
-        let common = config.common.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let common = config.common.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let series = AllSeries::new(common.collect());
+        Self::of(config, figures, series)
+    }
+
+    /// With series that are there already.
+    pub(super) fn of(config: Config, figures: Arc<Figures>, series: AllSeries) -> Self {
         Self {
             agent: http::agent(PATIENCE),
             url: config.url,
             token: config.token,
             figures,
-            series: AllSeries::new(common.collect()),
+            series,
             backlog: Backlog::new(&config.spool, FILE_MAX),
             parts: VecDeque::new(),
             last_ms: i64::MIN,
             retry_at: None,
             backoff: BACKOFF_MIN,
             until: None,
+            note: config.note,
         }
     }
 
-    /// Works until the end was said, or nobody is left to say it.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    /// Works until the end was said, or nobody is left to say it; whether all was sent.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) -> bool {
         loop {
             match messages.recv_timeout(self.pause()) {
                 Ok(Message::Tick(batch)) => {
@@ -130,9 +138,12 @@ impl Sender {
                 break;
             }
         }
-        if !self.nothing_left() {
-            tracing::warn!(bytes = self.backlog.bytes(), "remote write: not all was sent");
+        if self.nothing_left() {
+            (self.note)(Noted::Ended);
+            return true;
         }
+        tracing::warn!(bytes = self.backlog.bytes(), "remote write: not all was sent");
+        false
     }
 
     fn nothing_left(&self) -> bool {
@@ -173,6 +184,10 @@ impl Sender {
         }
         let tick = make(&mut self.series, ms);
         self.backlog.push(&tick);
+        let fresh = self.series.take_fresh();
+        if !fresh.is_empty() {
+            (self.note)(Noted::Series(fresh));
+        }
     }
 
     /// Ends every series; later than any value of it.
@@ -282,8 +297,7 @@ impl Sender {
             Err(error) => (Answer::Later, error.to_string()),
             Ok(mut response) => {
                 let status = response.status().as_u16();
-                let limited = response.body_mut().with_config().limit(ANSWER_MAX);
-                let text = limited.read_to_string().unwrap_or_default();
+                let text = http::beginning(response.body_mut(), ANSWER_MAX);
                 let first = text.lines().next().unwrap_or_default();
                 (understand(status, &text), format!("{status}: {first}"))
             }

@@ -9,7 +9,7 @@ use super::{
     backlog::Waiting,
     wire::{STALE, encode_labels},
 };
-use crate::sample::Batch;
+use crate::sample::{Batch, GONE_AFTER, is_rare};
 
 /// Refusals in a row after which a series is left out for a while: each costs a handful of
 /// requests, because the culprit has to be found among its neighbours.
@@ -21,9 +21,16 @@ const MUTED: Duration = Duration::from_secs(60);
 /// Ended series that are remembered: their steps or processes may come back.
 const ENDED_MAX: usize = 4096;
 
+/// Bytes of labels that are told: a node has some 100 KiB of them.
+const TOLD_MAX: usize = 8 << 20;
+
 /// All series of this agent.
 #[derive(Debug)]
 pub(super) struct AllSeries {
+    /// Labels of series that are new since somebody asked, each as a line of JSON.
+    fresh: Vec<u8>,
+    /// Bytes of them so far.
+    told: usize,
     common: Vec<(String, String)>,
     by_key: HashMap<String, u32>,
     /// Numbers of the record to ours.
@@ -37,20 +44,36 @@ pub(super) struct AllSeries {
 struct Series {
     /// As they stand in a request.
     labels: Vec<u8>,
-    /// It had a value in the last tick.
-    live: bool,
-    seen: bool,
+    /// Not every tick has a value of it.
+    rare: bool,
+    /// When it last had a value, in milliseconds since 1970; absent once it has ended.
+    last_ms: Option<i64>,
     strikes: u32,
     muted_until: Option<Instant>,
 }
 
 impl AllSeries {
     pub(super) fn new(common: Vec<(String, String)>) -> Self {
-        let (by_key, by_sampled, series) = Default::default();
-        Self { common, by_key, by_sampled, series, next: 0, key: String::new() }
+        let (by_key, by_sampled, series, fresh, key) = Default::default();
+        Self { common, by_key, by_sampled, series, next: 0, key, fresh, told: 0 }
     }
 
-    /// The values of a tick, and the end of every series that has none any more.
+    /// Series of another agent, by their labels, as if they lived.
+    pub(super) fn left(all: impl IntoIterator<Item = Vec<(String, String)>>) -> Self {
+        let mut left = Self::new(Vec::new());
+        for labels in all {
+            left.insert(labels, false, Some(i64::MIN));
+        }
+        left
+    }
+
+    /// Labels of series that are new since the last call, each as a line of JSON.
+    pub(super) fn take_fresh(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The values of a tick, and the end of every series that has none any more; of a rare one when it
+    /// has had none for a while.
     pub(super) fn tick(&mut self, ms: i64, batch: &Batch) -> Waiting {
         let mut values = Vec::with_capacity(batch.sampled.len() + batch.published.len());
         for (info, value) in &batch.sampled {
@@ -70,27 +93,27 @@ impl AllSeries {
         }
         for (number, _) in &values {
             if let Some(series) = self.series.get_mut(number) {
-                (series.live, series.seen) = (true, true);
+                series.last_ms = Some(ms);
             }
         }
+        let oldest = ms.saturating_sub(i64::try_from(GONE_AFTER.as_millis()).unwrap_or(i64::MAX));
         for (number, series) in &mut self.series {
-            if series.live && !series.seen {
-                series.live = false;
+            let gone_at = if series.rare { oldest } else { ms.saturating_sub(1) };
+            if series.last_ms.is_some_and(|last| last <= gone_at) {
+                series.last_ms = None;
                 values.push((*number, STALE));
             }
-            series.seen = false;
         }
         Waiting { ms, values }
     }
 
     /// The end of all that live.
     pub(super) fn end(&mut self, ms: i64) -> Waiting {
-        let live = self.series.iter_mut().filter(|(_, series)| series.live);
-        let values = live.map(|(number, series)| {
-            series.live = false;
-            (*number, STALE)
-        });
-        Waiting { ms, values: values.collect() }
+        let live = self
+            .series
+            .iter_mut()
+            .filter_map(|(number, series)| series.last_ms.take().map(|_| (*number, STALE)));
+        Waiting { ms, values: live.collect() }
     }
 
     /// The labels of a series, encoded.
@@ -126,9 +149,9 @@ impl AllSeries {
 
     /// Forgets ended series where there are many. Nothing of them may wait to be sent.
     pub(super) fn forget_ended(&mut self) {
-        let ended = self.series.values().filter(|series| !series.live).count();
+        let ended = self.series.values().filter(|series| series.last_ms.is_none()).count();
         if ended > ENDED_MAX {
-            self.series.retain(|_, series| series.live);
+            self.series.retain(|_, series| series.last_ms.is_some());
             let series = &self.series;
             self.by_key.retain(|_, number| series.contains_key(number));
             self.by_sampled.retain(|_, number| series.contains_key(number));
@@ -153,13 +176,29 @@ impl AllSeries {
         let own = labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let mut all: Vec<(String, String)> = self.common.iter().cloned().chain(own).collect();
         all.push(("__name__".to_owned(), family.exported()));
+        self.tell(&all);
+        let number = self.insert(all, is_rare(family), None);
+        self.by_key.insert(self.key.clone(), number);
+        number
+    }
+
+    fn insert(&mut self, labels: Vec<(String, String)>, rare: bool, last_ms: Option<i64>) -> u32 {
         let number = self.next;
         self.next += 1;
-        self.by_key.insert(self.key.clone(), number);
-        let labels = encode_labels(all);
-        let series = Series { labels, live: false, seen: false, strikes: 0, muted_until: None };
+        let labels = encode_labels(labels);
+        let series = Series { labels, rare, last_ms, strikes: 0, muted_until: None };
         self.series.insert(number, series);
         number
+    }
+
+    fn tell(&mut self, labels: &[(String, String)]) {
+        if self.told < TOLD_MAX
+            && let Ok(line) = serde_json::to_vec(labels)
+        {
+            self.told += line.len() + 1;
+            self.fresh.extend_from_slice(&line);
+            self.fresh.push(b'\n');
+        }
     }
 }
 
@@ -193,6 +232,26 @@ mod tests {
         assert_eq!(all.end(6).values.len(), 0);
     }
 
+    /// What is read once a second has no value in nine of ten ticks.
+    #[test]
+    fn a_rare_series_lives_between_its_values() {
+        let shown = |value| Shown { family: &metric::NODE_RUN_DELAY, labels: Vec::new(), value };
+        let rare = |ms, values: Vec<f64>| Batch {
+            epoch_ns: ms,
+            sampled: Vec::new(),
+            published: values.into_iter().map(shown).collect(),
+        };
+        let mut all = AllSeries::new(Vec::new());
+        assert_eq!(all.tick(100, &rare(100, vec![1.0])).values, [(0, 1.0)]);
+        for ms in [200, 300, 1000] {
+            assert_eq!(all.tick(ms, &rare(200, Vec::new())).values, [], "{ms}");
+        }
+        assert_eq!(all.tick(1_100, &rare(1_100, vec![2.0])).values, [(0, 2.0)]);
+        let ended = all.tick(4_100, &rare(4_100, Vec::new())).values;
+        assert_eq!((ended.len(), ended[0].1.to_bits()), (1, STALE.to_bits()));
+        assert_eq!(all.tick(4_200, &rare(4_200, Vec::new())).values, []);
+    }
+
     #[test]
     fn a_series_that_is_always_refused_is_left_out_for_a_while() {
         let mut all = AllSeries::new(Vec::new());
@@ -212,8 +271,8 @@ mod tests {
     #[test]
     fn ended_series_do_not_pile_up() {
         let mut all = AllSeries::new(Vec::new());
-        for step in 0..=ENDED_MAX + 1 {
-            all.tick(1, &batch(&[&step.to_string()]));
+        for (step, ms) in (0..=ENDED_MAX + 1).zip((0..).step_by(10_000)) {
+            all.tick(ms, &batch(&[&step.to_string()]));
         }
         all.forget_ended();
         assert_eq!((all.series.len(), all.by_key.len()), (1, 1));

@@ -11,7 +11,7 @@ use std::{
 use aifb_schema::metric;
 
 use super::{
-    Config, RemoteWrite,
+    Config, Left, Note, Noted, RemoteWrite, SentTo,
     sender::{Answer, understand},
     wire::{STALE, decoded::decode},
 };
@@ -60,11 +60,16 @@ fn receiver(
 }
 
 fn start(stand: &Stand) -> RemoteWrite {
+    start_noting(stand, Box::new(|_| {}))
+}
+
+fn start_noting(stand: &Stand, note: Note) -> RemoteWrite {
     let (sink, _own) = RemoteWrite::start(Config {
         url: format!("http://{}/api/v1/write", stand.address),
         token: None,
         common: vec![("run_id", "r".to_owned()), ("job", String::new())],
         spool: std::env::temp_dir(),
+        note,
     })
     .unwrap();
     sink
@@ -140,7 +145,9 @@ fn a_refused_series_takes_none_of_its_neighbours_with_it() {
     let (stand, stored) = receiver(move |number, rows| {
         // The same complaint comes with either status, depending on the release.
         let status = if number % 2 == 0 { 400 } else { 500 };
-        bad(rows).then(|| Reply::Status(status, "too old sample".into()))
+        // Some receivers go on to name every sample.
+        let text = format!("too old sample{}", ", and another".repeat(1000));
+        bad(rows).then_some(Reply::Status(status, text))
     });
     let mut sink = start(&stand);
     let loads = ["a", "b", "c", "d", "e"];
@@ -193,6 +200,53 @@ fn the_clock_may_jump() {
     assert_eq!(times, [millis(now - 1_000_000_000), millis(now - 500_000_000)]);
 }
 
+/// An agent that is killed says no last word: somebody else ends its series, by what it noted.
+#[test]
+fn series_of_a_killed_agent_are_ended_by_what_it_noted() {
+    let (stand, stored) = receiver(|number, _| (number == 1).then_some(Reply::Reset));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("series");
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let of_note = Arc::clone(&noted);
+    let mut sink = start_noting(&stand, Box::new(move |what| of_note.lock().unwrap().push(what)));
+    let now = clock::epoch_ns();
+    sink.take(batch(now - 2_000_000, &["a", "b"]));
+    sink.take(batch(now - 1_000_000, &["a", "b", "c"]));
+    wait_until("all values", || stored.lock().unwrap().len() == 5);
+    let lines: Vec<u8> = noted
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|what| match what {
+            Noted::Series(lines) => lines.clone(),
+            Noted::Ended => panic!("nothing has ended"),
+        })
+        .collect();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 3);
+    // Written twice, and torn where the agent was killed.
+    std::fs::write(&file, [&lines[..], &lines, b"[[\"load\",\"d"].concat()).unwrap();
+    let to = SentTo { url: format!("http://{}/", stand.address), token: None };
+    let left = Left::of([file.clone(), folder.path().join("none")]);
+    assert!(!left.is_empty());
+    left.end(to.clone());
+    let ended = || {
+        let stored = stored.lock().unwrap();
+        let ends = stored.iter().filter(|(_, value)| value.to_bits() == STALE.to_bits());
+        ends.map(|((load, _), _)| load.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(), ["a", "b", "c"]);
+    assert!(!file.exists() && Left::of([file.clone()]).is_empty());
+    // An agent that ends in order leaves nothing to be done.
+    sink.end();
+    sink.wait();
+    assert!(matches!(noted.lock().unwrap().last(), Some(Noted::Ended)));
+    // Where nobody answers the file stays.
+    std::fs::write(&file, lines).unwrap();
+    drop(stand);
+    Left::of([file.clone()]).end(SentTo { url: "http://127.0.0.1:1/".into(), token: None });
+    assert!(file.exists());
+}
+
 #[test]
 fn answers_are_understood() {
     for (status, text, answer) in [
@@ -222,6 +276,7 @@ fn a_token_is_sent_and_a_spool_needs_no_folder() {
         token: Some("t0ken".into()),
         common: Vec::new(),
         spool: PathBuf::from("/nonexistent"),
+        note: Box::new(|_| {}),
     })
     .unwrap();
     sink.take(batch(clock::epoch_ns(), &["a"]));

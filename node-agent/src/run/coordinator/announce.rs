@@ -3,19 +3,20 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aifb_schema::names::env;
+use aifb_schema::{gateway, names::file};
 
 use super::{Coordinator, nodes::NodeState};
 use crate::{
     export::{
         gateway::Gateway,
+        remote::Left,
         targets::{self, Group},
     },
-    run::{context::Context, secrets},
+    run::{
+        context::Context,
+        secrets::{self, Resolver},
+    },
 };
-
-/// Port of the Pushgateway on the monitoring node.
-const GATEWAY_PORT: u16 = 9091;
 
 /// Longest time for the last word to the Pushgateway; the agents have ended by then.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -66,16 +67,9 @@ impl Announced {
     }
 }
 
-/// The recipe's gateway (which `--pushgateway` and `--set` have overridden), else the one that the
-/// job's environment names.
 fn gateway_url(context: &Context) -> Option<String> {
-    let of_environment = |name: &str| {
-        context.environment.get(name).filter(|value| !value.is_empty()).map(String::as_str)
-    };
-    let recipe = context.recipe.monitor.pushgateway.clone();
-    recipe.or_else(|| of_environment(env::PUSHGATEWAY_URL).map(str::to_owned)).or_else(|| {
-        of_environment(env::MONITORING_NODE).map(|node| format!("http://{node}:{GATEWAY_PORT}"))
-    })
+    let recipe = context.recipe.monitor.pushgateway.as_deref();
+    gateway::url(recipe, |name| context.environment.get(name).cloned())
 }
 
 impl Coordinator {
@@ -99,6 +93,25 @@ impl Coordinator {
         if let Ok(json) = serde_json::to_vec(&targets) {
             self.context.files.replace(&file, 0o644, json);
             self.announced.written = targets;
+        }
+    }
+
+    /// Ends what a lost agent has sent by remote write, which it cannot do itself any more. On a
+    /// thread: file systems and receivers may hang.
+    pub(super) fn end_series_of(&self, node: &str) {
+        let Some(receiver) = self.context.recipe.monitor.remote_write.clone() else { return };
+        let resolver = Resolver::new(&self.context);
+        let folder = self.context.run_dir.join(file::NODES).join(node);
+        let end = move || {
+            let left = Left::of([folder.join(file::REMOTE_SERIES)]);
+            match resolver.receiver("monitor.remote_write", &receiver) {
+                _ if left.is_empty() => {}
+                Ok(to) => left.end(to),
+                Err(error) => tracing::warn!("ending the series of a lost agent: {error:#}"),
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("lost-agent".into()).spawn(end) {
+            tracing::warn!(%error, "no thread to end the series of a lost agent");
         }
     }
 

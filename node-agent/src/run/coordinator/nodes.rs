@@ -211,6 +211,7 @@ impl Coordinator {
             _ => format!("lost: its agent has not answered for {LOST_AFTER_MS} ms"),
         };
         self.event_on(name, "node", name, &reason, BTreeMap::new());
+        self.end_series_of(name);
         self.lose_replicas(name);
         self.lose_workers(name);
         let failure = Failure::new(Owner::Node, name, reason)

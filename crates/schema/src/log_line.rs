@@ -1,11 +1,12 @@
-//! The level of a log line, where it shows one.
+//! What a line of a log tells: its level, and whether it belongs to the one before.
 //!
-//! Known forms: JSON (`"level":"warn"`), logfmt (`level=warn`), klog (`W1127 12:00:00`), Tornado
+//! Known forms of a level: JSON (`"level":"warn"`), logfmt (`level=warn`), klog (`W1127 12:00:00`), Tornado
 //! (`[W 2026-11-27 …`), llama.cpp (`0.00.123.456 W …`), and a word near the start: `WARNING 11-27
 //! 12:00:00` (vLLM), `… [42] FATAL:  …` (PostgreSQL), `[warn]` (nginx), `WARN` (Qdrant, Java, Go).
 
-use aifb_schema::recipe::LogLevel;
 use memchr::memmem;
+
+use crate::recipe::LogLevel;
 
 /// Bytes from the start in which a level may stand: behind a long date, a name and a number.
 const LOOKED_AT: usize = 128;
@@ -14,7 +15,8 @@ const LOOKED_AT: usize = 128;
 const LOOKED_AT_JSON: usize = 1024;
 
 /// The level of a line; absent where it shows none.
-pub(super) fn level(line: &[u8]) -> Option<LogLevel> {
+#[must_use]
+pub fn level(line: &[u8]) -> Option<LogLevel> {
     match line.first()? {
         b'{' => in_json(head(line, LOOKED_AT_JSON)),
         letter @ (b'I' | b'W' | b'E' | b'F') if is_klog(line) => of_letter(*letter),
@@ -23,6 +25,12 @@ pub(super) fn level(line: &[u8]) -> Option<LogLevel> {
         }
         _ => in_text(head(line, LOOKED_AT)),
     }
+}
+
+/// The level that a line counts as.
+#[must_use]
+pub fn counts_as(level: Option<LogLevel>) -> LogLevel {
+    level.unwrap_or(LogLevel::Info)
 }
 
 fn head(line: &[u8], length: usize) -> &[u8] {
@@ -129,6 +137,58 @@ fn of_word(word: &[u8]) -> Option<LogLevel> {
         return None;
     }
     WORDS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
+}
+
+/// Which lines belong to the one before: indented ones, and what Python, Java and Rust write
+/// around them.
+#[derive(Debug, Default)]
+pub struct Joins {
+    /// In a Python traceback: the next line that is not indented is its last.
+    traceback: bool,
+    /// Another traceback of the same error follows.
+    chained: bool,
+}
+
+/// Beginnings of lines that go on with what was before.
+const GO_ON: [&[u8]; 6] = [
+    b"Caused by:",
+    b"Suppressed:",
+    b"stack backtrace:",
+    b"note: run with",
+    b"During handling of the above",
+    b"The above exception was",
+];
+
+/// What was before a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// Its level.
+    pub level: Option<LogLevel>,
+    /// Whether it is of several lines already.
+    pub several: bool,
+}
+
+impl Joins {
+    /// Whether `line` belongs to what was before it.
+    pub fn belongs(&mut self, line: &[u8], before: Option<Before>) -> bool {
+        let begins_traceback = line.starts_with(b"Traceback (most recent call last)");
+        let indented = matches!(line.first(), Some(b' ' | b'\t'));
+        let goes_on = GO_ON.iter().any(|start| line.starts_with(start));
+        let of_error = before.is_some_and(|before| before.level == Some(LogLevel::Error));
+        let several = before.is_some_and(|before| before.several);
+        let belongs = indented
+            || goes_on
+            || (line.is_empty() && (several || self.chained))
+            || (begins_traceback && (of_error || self.chained))
+            || (self.traceback && !begins_traceback);
+        if begins_traceback {
+            (self.traceback, self.chained) = (true, false);
+        } else if !indented && !line.is_empty() {
+            self.traceback = false;
+            self.chained = goes_on;
+        }
+        belongs
+    }
 }
 
 #[cfg(test)]
