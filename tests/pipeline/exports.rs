@@ -109,7 +109,10 @@ fn series_of_a_killed_agent_end(release: &str) {
     let Some(unpacked) = unpacked(release) else { return };
     let prometheus = Server::prometheus(&unpacked, "");
     let url = prometheus.url("/api/v1/write");
-    let local = Local::new(&monitored(&format!("sample: 200ms, remote_write: '{url}'"), "60s"));
+    let targets = tempfile::tempdir().unwrap();
+    let monitor =
+        format!("sample: 200ms, remote_write: '{url}', targets: '{}'", targets.path().display());
+    let local = Local::new(&monitored(&monitor, "60s"));
     let mut child = local.start(&["run", "--local", "x.yaml"]);
     until_measuring(&local);
     let id = run_id(&local);
@@ -127,6 +130,7 @@ fn series_of_a_killed_agent_end(release: &str) {
     let node = node.unwrap().path();
     let noted = node.join("remote-series.jsonl");
     local.until("the list of its series", PATIENCE, || noted.exists());
+    assert_eq!(fs::read_dir(targets.path()).unwrap().count(), 1);
     let record: Value =
         serde_json::from_slice(&fs::read(node.join("agent.json")).unwrap()).unwrap();
     let killed = Command::new("kill").args(["-9", &record["pid"].to_string()]).status().unwrap();
@@ -138,6 +142,7 @@ fn series_of_a_killed_agent_end(release: &str) {
     }
     let _code = child.wait().unwrap();
     assert!(!noted.exists(), "the list is left");
+    assert_eq!(fs::read_dir(targets.path()).unwrap().count(), 0, "a file of targets is left");
     // They have ended, and are there.
     let stored = prometheus.query(&format!("aifb_node_cpu_seconds_total{{run_id='{id}'}}[1h]"));
     assert!(stored.len() > 4 && stored.iter().all(|series| points(series).len() > 2), "{stored:?}");

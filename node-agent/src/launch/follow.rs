@@ -278,7 +278,7 @@ impl Launch {
                 Duration::from_secs(5),
             );
         }
-        if let Some(trouble) = self.left.finish(self.folder.path()) {
+        for trouble in self.left.finish(self.folder.path()) {
             self.status.say(&trouble);
         }
         if progress.ended.is_none() {

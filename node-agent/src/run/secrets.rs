@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -23,11 +23,18 @@ use crate::{disk, export::remote::SentTo};
 const GENERATED_DIGITS: usize = 32;
 
 /// What secrets are made from. Can be sent to another thread, for files may hang.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Resolver {
     token: String,
     environment: BTreeMap<String, String>,
     submit_dir: PathBuf,
+}
+
+impl fmt::Debug for Resolver {
+    /// Neither the token nor the environment, which may hold others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resolver({})", self.submit_dir.display())
+    }
 }
 
 /// A value of a service's environment.
@@ -225,6 +232,7 @@ mod tests {
         let Value::Secret(generated) = &values["DB_PASSWORD"] else { panic!("not secret") };
         assert_eq!(generated.len(), GENERATED_DIGITS);
         assert_eq!(resolver.environment(&service).unwrap(), values);
+        assert!(!format!("{resolver:?}").contains("from-env"), "{resolver:?}");
         let names: Vec<String> = resolver.readable(&service).into_keys().collect();
         assert_eq!(names, ["API_KEY", "DB_PASSWORD", "MY_TOKEN"]);
     }
