@@ -238,13 +238,11 @@ pub(crate) fn read(path: &Path, mut each: impl FnMut(Row)) -> io::Result<ReadEnd
         reader.schema().metadata().get(EPOCH_MINUS_MONO).and_then(|text| text.parse().ok());
     for batch in reader {
         let rows = batch.map_err(other).and_then(|batch| {
-            rows_of(&batch).ok_or_else(|| io::Error::other("a batch has unknown words"))
+            give_rows(&batch, &mut each)
+                .ok_or_else(|| io::Error::other("a batch has unknown words"))
         });
         match rows {
-            Ok(rows) => {
-                end.rows += u64::try_from(rows.len()).unwrap_or(0);
-                rows.into_iter().for_each(&mut each);
-            }
+            Ok(count) => end.rows += u64::try_from(count).unwrap_or(0),
             Err(error) => {
                 end.torn = Some(error.to_string());
                 return Ok(end);
@@ -299,9 +297,10 @@ fn gaps_at(lists: &ListArray, index: usize) -> Option<Gaps> {
     Some(gaps)
 }
 
-/// The rows of a batch; `None` if a word in it is unknown.
-fn rows_of(batch: &RecordBatch) -> Option<Vec<Row>> {
-    let columns = Columns(batch);
+/// Gives the rows of a batch one by one, which so take no memory, and tells how many they are;
+/// `None`, and none of them, if a word in it is unknown.
+fn give_rows(batch: &RecordBatch, each: &mut impl FnMut(Row)) -> Option<usize> {
+    let (columns, count) = (Columns(batch), batch.num_rows());
     let (phase, operation, outcome) =
         (columns.text("phase")?, columns.text("operation")?, columns.text("outcome")?);
     let (error, source) = (columns.text("error")?, columns.text("token_source")?);
@@ -378,7 +377,10 @@ fn rows_of(batch: &RecordBatch) -> Option<Vec<Row>> {
             seen,
         })
     };
-    (0..batch.num_rows()).map(row).collect()
+    let known = (0..count)
+        .all(|i| phase_of(phase.value(i)).is_some() && outcome_of(outcome.value(i)).is_some());
+    known.then(|| (0..count).try_for_each(|i| row(i).map(&mut *each)))??;
+    Some(count)
 }
 
 fn phase_of(word: &str) -> Option<Phase> {
