@@ -12,6 +12,8 @@ pub mod control;
 #[cfg(feature = "full")]
 pub mod gateway;
 #[cfg(feature = "full")]
+pub mod live;
+#[cfg(feature = "full")]
 pub mod logs;
 #[cfg(feature = "full")]
 pub mod metric;
