@@ -79,7 +79,8 @@ fn same(what: &str, told: &Times, result: Option<Distribution>) {
 
 /// Times within a bound.
 fn within(told: &Times, bounds: &[Bound], le: &str) -> u64 {
-    told.counts[bounds.iter().position(|bound| bound.1 == le).expect("a bound")]
+    let at = bounds.iter().position(|bound| bound.1 == le).expect("a bound");
+    told.counts.get(at).copied().expect("a count")
 }
 
 /// A load may be over before the first second is.

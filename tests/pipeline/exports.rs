@@ -31,7 +31,7 @@ fn run_id(local: &Local) -> String {
 }
 
 /// The address of the run's agent.
-fn agent(local: &Local) -> Option<String> {
+pub(crate) fn agent(local: &Local) -> Option<String> {
     let mut nodes = fs::read_dir(local.only_run()?.join("nodes")).ok()?;
     let record = fs::read(nodes.next()?.ok()?.path().join("agent.json")).ok()?;
     let record: Value = serde_json::from_slice(&record).ok()?;
@@ -143,7 +143,7 @@ fn recorded(local: &Local, name: &str, label: (&str, &str)) -> Vec<(i64, f64)> {
 }
 
 /// What `/metrics` shows has no finding in the tools of its formats.
-fn pages_are_clean(local: &Local, unpacked: &Path) {
+pub(crate) fn pages_are_clean(local: &Local, unpacked: &Path) {
     let url = format!("http://{}/metrics", agent(local).unwrap());
     let page = get(&url, &[]).unwrap();
     let found = fed(Command::new(unpacked.join("bin/promtool")).args(["check", "metrics"]), &page);
