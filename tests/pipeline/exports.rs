@@ -69,6 +69,7 @@ fn every_sample_is_in_prometheus(release: &str) {
         format!(
             "histogram_quantile(0.5, aifb_request_duration_seconds_bucket{{run_id='{id}'}}) > 0"
         ),
+        format!("histogram_quantile(0.5, aifb_schedule_lag_seconds_bucket{{run_id='{id}'}}) > 0"),
         format!("aifb_run_info{{run_id='{id}',name='local'}} == 1"),
         format!("aifb_export_samples_total{{run_id='{id}',outcome='sent'}} > 0"),
     ] {
