@@ -5,7 +5,9 @@ mod support;
 use std::{io::Read, time::Duration};
 
 use aifb_schema::{
-    control::{FromWorker, ToWorker},
+    control::{Delta, FromWorker, ToWorker},
+    live::{Bound, INTER_TOKEN, TOTAL, TTFT, Times},
+    result::Distribution,
     run::{Failure, Owner},
 };
 use nix::sys::signal::Signal;
@@ -64,6 +66,48 @@ fn three_workers_are_one_load() {
     let single = alone.result();
     assert_eq!(single.counts.planned, Some(100));
     assert_eq!(single.counts.warmup, counts.warmup);
+}
+
+/// Whether what was told live is of the same times as a distribution of the result.
+fn same(what: &str, told: &Times, result: Option<Distribution>) {
+    let result = result.unwrap_or_else(|| panic!("no {what}"));
+    assert_eq!(told.count(), result.count, "{what}");
+    assert!(told.counts.is_sorted(), "{what}: {:?}", told.counts);
+    let mean = Duration::from_nanos(told.sum_ns / told.count()).as_secs_f64();
+    assert!((mean - result.mean).abs() < 1e-8, "{what}: {mean} and {}", result.mean);
+}
+
+/// Times within a bound.
+fn within(told: &Times, bounds: &[Bound], le: &str) -> u64 {
+    let at = bounds.iter().position(|bound| bound.1 == le).expect("a bound");
+    told.counts.get(at).copied().expect("a count")
+}
+
+/// A load may be over before the first second is.
+#[test]
+fn the_last_progress_has_the_times_of_the_result() {
+    let mock = Mock::start(&["--ttft", "30ms", "--itl", "6ms"]);
+    let load = chat(&json!({"process": "constant", "rate": "100/s"}), &json!({"requests": 30}));
+    let mut agent = FakeAgent::new(load, 2, &mock.url);
+    assert_eq!(run(&mut agent), [0, 0]);
+    let mut told = Delta::default();
+    assert_eq!(agent.progress.len(), 2);
+    for delta in agent.progress.values() {
+        (told.sent, told.ok) = (told.sent + delta.sent, told.ok + delta.ok);
+        told.add_durations(delta);
+    }
+    assert_eq!((told.sent, told.ok), (30, 30));
+    let metrics = agent.result().metrics;
+    let total = Times { counts: told.durations, sum_ns: told.durations_ns };
+    same("total", &total, metrics.total_seconds);
+    same("ttft", &told.ttft, metrics.ttft_seconds);
+    same("inter_token", &told.inter_token, metrics.inter_token_seconds);
+    same("client_lag", &told.client_lag, metrics.client_lag_seconds);
+    assert_eq!((told.ttft.count(), told.inter_token.count()), (30, 120));
+    // The server is never faster than it was told to be; a gap can be, after a late token.
+    assert_eq!(within(&told.ttft, &TTFT, "0.025"), 0);
+    assert_eq!(within(&total, &TOTAL, "0.01"), 0);
+    assert!(within(&told.inter_token, &INTER_TOKEN, "0.005") < 120);
 }
 
 #[test]

@@ -15,7 +15,10 @@ use std::{
     },
 };
 
-use aifb_schema::control::{Delta, FromWorker, LoadPlan, ToWorker, WorkerId};
+use aifb_schema::{
+    control::{Delta, FromWorker, LoadPlan, ToWorker, WorkerId},
+    live::{CLIENT_LAG, TOTAL, TTFT, Times},
+};
 use common::{PATIENCE, Run, wait_for};
 use serde_json::Value;
 
@@ -109,6 +112,26 @@ fn started(run: &Run, step: &str) -> ([Worker; 2], LoadPlan) {
     (workers, plan)
 }
 
+/// What a worker tells of so many requests, of which one is within the first or second bucket of
+/// each time and all are within the others; there is nothing between tokens.
+fn told(sent: u64) -> Delta {
+    let times = |first: &[u64], len: usize, ns: u64| {
+        let rest = std::iter::repeat_n(sent, len - first.len());
+        Times { counts: first.iter().copied().chain(rest).collect(), sum_ns: sent * ns }
+    };
+    let total = times(&[0, 1], TOTAL.len(), 5_000_000);
+    Delta {
+        phase: "measure".to_owned(),
+        sent,
+        ok: sent,
+        durations: total.counts,
+        durations_ns: total.sum_ns,
+        ttft: times(&[1], TTFT.len(), 2_000_000),
+        client_lag: times(&[1], CLIENT_LAG.len(), 100_000),
+        ..Delta::default()
+    }
+}
+
 fn status(run: &Run) -> Value {
     let (code, body) = run.http("GET /v1/status", Some(&run.token()));
     assert_eq!(code, 200);
@@ -128,10 +151,7 @@ fn workers_meet_start_together_and_are_released_after_the_result() {
     // The record is written by a thread of its own, after the workers were told.
     wait_for("the state", || (run.state() == "measuring").then_some(()));
     for (worker, sent) in workers.iter_mut().zip([3, 4]) {
-        let (durations, durations_ns) = (vec![0, 1, sent], sent * 5_000_000);
-        let phase = "measure".to_owned();
-        let delta = Delta { phase, sent, ok: sent, durations, durations_ns, ..Delta::default() };
-        worker.say(&FromWorker::Delta(delta));
+        worker.say(&FromWorker::Delta(told(sent)));
     }
     wait_for("the sum of the progress", || {
         (status(&run)["loads"][0]["progress"]["sent"] == 7).then_some(())
@@ -146,13 +166,26 @@ fn workers_meet_start_together_and_are_released_after_the_result() {
         (value("aifb_requests_sent_total") == Some(7.0)).then_some(())
     });
     let (_, page) = run.http("GET /metrics", None);
-    for (end, value) in
-        [("bucket", "le=\"0.01\"} 2"), ("bucket", "le=\"0.1\"} 7"), ("sum", "} 0.035")]
-    {
-        let start = format!("aifb_request_duration_seconds_{end}{{");
+    for (start, value) in [
+        ("request_duration_seconds_bucket", "le=\"0.01\"} 2"),
+        ("request_duration_seconds_bucket", "le=\"0.1\"} 7"),
+        ("request_duration_seconds_bucket", "le=\"+Inf\"} 7"),
+        ("request_duration_seconds_sum", "} 0.035"),
+        ("request_duration_seconds_count", "} 7"),
+        ("ttft_seconds_bucket", "le=\"0.001\"} 2"),
+        ("ttft_seconds_bucket", "le=\"30.0\"} 7"),
+        ("ttft_seconds_sum", "} 0.014"),
+        ("ttft_seconds_count", "} 7"),
+        ("schedule_lag_seconds_bucket", "le=\"1e-05\"} 2"),
+        ("schedule_lag_seconds_bucket", "le=\"0.0005\"} 7"),
+        ("schedule_lag_seconds_sum", "} 0.0007"),
+        ("schedule_lag_seconds_count", "} 7"),
+    ] {
+        let start = format!("aifb_{start}{{");
         let found = page.lines().any(|line| line.starts_with(&start) && line.ends_with(value));
         assert!(found, "{start}…{value} is not in\n{page}");
     }
+    assert!(!page.contains("aifb_inter_token_seconds"), "nothing came token by token:\n{page}");
     assert!(run.http("GET /metrics", None).1.contains("aifb_service_ready_seconds"));
     for worker in &mut workers {
         worker.say(&FromWorker::Done { complete: true });

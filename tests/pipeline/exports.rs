@@ -31,7 +31,7 @@ fn run_id(local: &Local) -> String {
 }
 
 /// The address of the run's agent.
-fn agent(local: &Local) -> Option<String> {
+pub(crate) fn agent(local: &Local) -> Option<String> {
     let mut nodes = fs::read_dir(local.only_run()?.join("nodes")).ok()?;
     let record = fs::read(nodes.next()?.ok()?.path().join("agent.json")).ok()?;
     let record: Value = serde_json::from_slice(&record).ok()?;
@@ -69,6 +69,7 @@ fn every_sample_is_in_prometheus(release: &str) {
         format!(
             "histogram_quantile(0.5, aifb_request_duration_seconds_bucket{{run_id='{id}'}}) > 0"
         ),
+        format!("histogram_quantile(0.5, aifb_schedule_lag_seconds_bucket{{run_id='{id}'}}) > 0"),
         format!("aifb_run_info{{run_id='{id}',name='local'}} == 1"),
         format!("aifb_export_samples_total{{run_id='{id}',outcome='sent'}} > 0"),
     ] {
@@ -198,7 +199,7 @@ fn recorded(local: &Local, name: &str, label: (&str, &str)) -> Vec<(i64, f64)> {
 }
 
 /// What `/metrics` shows has no finding in the tools of its formats.
-fn pages_are_clean(local: &Local, unpacked: &Path) {
+pub(crate) fn pages_are_clean(local: &Local, unpacked: &Path) {
     let url = format!("http://{}/metrics", agent(local).unwrap());
     let page = get(&url, &[]).unwrap();
     let found = fed(Command::new(unpacked.join("bin/promtool")).args(["check", "metrics"]), &page);

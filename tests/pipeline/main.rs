@@ -11,6 +11,7 @@
 
 mod exports;
 mod files;
+mod live;
 mod servers;
 mod stops;
 

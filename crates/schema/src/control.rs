@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    live::Times,
     recipe::Load,
     result::NodeClock,
     run::{Endpoint, Failure, RunRecord, State},
@@ -328,13 +329,21 @@ pub struct Delta {
     /// Requests that this worker will send in all, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<u64>,
-    /// Successful requests so far that took at most each of
-    /// [`crate::gateway::BUCKETS_SECONDS`].
+    /// Successful requests so far that took at most each of [`crate::live::TOTAL`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub durations: Vec<u64>,
     /// Their times, added up.
     #[serde(default)]
     pub durations_ns: u64,
+    /// Their times to first token so far, by [`crate::live::TTFT`]; absent where there is none.
+    #[serde(default, skip_serializing_if = "Times::is_empty")]
+    pub ttft: Times,
+    /// The gaps between their tokens, by [`crate::live::INTER_TOKEN`].
+    #[serde(default, skip_serializing_if = "Times::is_empty")]
+    pub inter_token: Times,
+    /// Their client lags, by [`crate::live::CLIENT_LAG`].
+    #[serde(default, skip_serializing_if = "Times::is_empty")]
+    pub client_lag: Times,
     /// Times that ended since the last of these messages, as (nanoseconds, how many): those of the
     /// metric that the load's rule for a steady state looks at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -347,6 +356,9 @@ impl Delta {
         self.durations.resize(self.durations.len().max(other.durations.len()), 0);
         self.durations.iter_mut().zip(&other.durations).for_each(|(sum, count)| *sum += count);
         self.durations_ns += other.durations_ns;
+        self.ttft.add(&other.ttft);
+        self.inter_token.add(&other.inter_token);
+        self.client_lag.add(&other.client_lag);
     }
 }
 

@@ -249,6 +249,24 @@ families! {
         "Time of a load's successful requests to the end of their answers.";
     REQUEST_DURATION_COUNT = "request_duration_seconds_count", Histogram, Some("seconds"), ["load"],
         "Time of a load's successful requests to the end of their answers.";
+    TTFT_BUCKET = "ttft_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
+        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+    TTFT_SUM = "ttft_seconds_sum", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+    TTFT_COUNT = "ttft_seconds_count", Histogram, Some("seconds"), ["load"],
+        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+    INTER_TOKEN_BUCKET = "inter_token_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
+        "Gaps between the tokens of a load's successful requests, counted when a request ends; absent before the first.";
+    INTER_TOKEN_SUM = "inter_token_seconds_sum", Histogram, Some("seconds"), ["load"],
+        "Gaps between the tokens of a load's successful requests, counted when a request ends; absent before the first.";
+    INTER_TOKEN_COUNT = "inter_token_seconds_count", Histogram, Some("seconds"), ["load"],
+        "Gaps between the tokens of a load's successful requests, counted when a request ends; absent before the first.";
+    SCHEDULE_LAG_BUCKET = "schedule_lag_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
+        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
+    SCHEDULE_LAG_SUM = "schedule_lag_seconds_sum", Histogram, Some("seconds"), ["load"],
+        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
+    SCHEDULE_LAG_COUNT = "schedule_lag_seconds_count", Histogram, Some("seconds"), ["load"],
+        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
         "Tokens of a load's answers so far.";
 

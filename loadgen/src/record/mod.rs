@@ -5,6 +5,7 @@
 //! a slow file system never delays a request; what cannot be kept is counted.
 
 pub(crate) mod checkpoint;
+pub(crate) mod live;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod series;
@@ -20,12 +21,10 @@ use std::{
     },
 };
 
-use aifb_schema::{
-    gateway::{BUCKETS_SECONDS, Buckets},
-    result::SeriesPoint,
-};
+use aifb_schema::result::SeriesPoint;
 use aifb_stats::{histogram::Histogram, stopping::Figures};
 use checkpoint::{ClientState, WorkerRecord};
+use live::Live;
 use row::Row;
 use series::Series;
 use tally::{Histograms, Limits, Tally};
@@ -68,10 +67,8 @@ pub(crate) struct Progress {
     pub(crate) planned: AtomicU64,
     /// Sent in the warm-up.
     pub(crate) warmup: AtomicU64,
-    /// Succeeded in the measured part, by time to the end of the answer: cumulative.
-    pub(crate) durations: [AtomicU64; BUCKETS_SECONDS.len()],
-    /// These times, added up.
-    pub(crate) durations_ns: AtomicU64,
+    /// Times of those that succeeded in the measured part; renewed at the end of each request.
+    pub(crate) live: Live,
     /// Times that ended since somebody looked last, of the metric that is watched: (nanoseconds,
     /// how many).
     pub(crate) recent: Mutex<Vec<(u64, u64)>>,
@@ -132,25 +129,6 @@ pub(crate) struct Recorder {
     template: WorkerRecord,
     series: Series,
     watched: Option<Watched>,
-    durations: Durations,
-}
-
-/// Times to the end of the answer, of all successful requests of the measured part.
-#[derive(Debug, Default)]
-struct Durations {
-    /// At most each bucket's bound.
-    counts: Buckets,
-    sum_ns: u64,
-}
-
-impl Durations {
-    fn add(&mut self, ns: u64) {
-        let seconds = aifb_stats::distribution::seconds(ns);
-        for (count, bound) in self.counts.iter_mut().zip(BUCKETS_SECONDS) {
-            *count += u64::from(seconds <= bound);
-        }
-        self.sum_ns += ns;
-    }
 }
 
 /// The times of a metric since the last hand-over.
@@ -186,7 +164,6 @@ impl Recorder {
             template,
             series: Series::default(),
             watched: None,
-            durations: Durations::default(),
         })
     }
 
@@ -244,7 +221,7 @@ impl Recorder {
 
     /// Notes the times of a successful measured request that are told while the load runs.
     fn note_times(&mut self, row: &Row) {
-        row.total().into_iter().for_each(|ns| self.durations.add(ns));
+        self.progress.live.add(row);
         row.client_lag().into_iter().for_each(|ns| self.series.lag(ns));
         if let Some(watched) = &mut self.watched {
             let time = if watched.metric == "e2e" { row.e2e() } else { row.ttft() };
@@ -266,9 +243,6 @@ impl Recorder {
         set(&self.progress.in_flight, self.in_flight);
         set(&self.progress.output_tokens, self.tally.output_tokens);
         set(&self.progress.warmup, self.tally.warmup);
-        let counts = self.progress.durations.iter().zip(self.durations.counts);
-        counts.for_each(|(place, count)| set(place, count));
-        set(&self.progress.durations_ns, self.durations.sum_ns);
     }
 
     fn record(&self, client: ClientState) -> WorkerRecord {

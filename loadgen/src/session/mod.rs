@@ -17,6 +17,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, ToWorker},
+    live::Times,
     names::{PROTOCOL, exit, file},
     recipe::{Measure, VerdictPolicy},
     result::LoadResult,
@@ -257,13 +258,12 @@ impl Session {
                     let record = done.unwrap_or_else(|_| {
                         Err(Fatal::loadgen("the load thread ended without a result"))
                     })?;
+                    // What ended since the last second, so that the sums are those of the result.
+                    self.tell(worker, started, &mut agent_lost).await;
                     return Ok((record, signal, agent_lost));
                 }
                 _ = tick.tick() => {
-                    let message = FromWorker::Delta(delta(&worker.progress, started));
-                    if agent_lost.is_none() && let Err(fatal) = self.agent.send(&message).await {
-                        agent_lost = Some(fatal);
-                    }
+                    self.tell(worker, started, &mut agent_lost).await;
                     continue;
                 }
                 event = self.event() => event,
@@ -286,6 +286,16 @@ impl Session {
             };
             // The worker has ended if nobody listens.
             let _ignored = worker.stop.send(Some(stop));
+        }
+    }
+
+    /// Tells the agent how far this worker is, unless that is lost.
+    async fn tell(&mut self, worker: &Worker, started: Instant, lost: &mut Option<Fatal>) {
+        let message = FromWorker::Delta(delta(&worker.progress, started));
+        if lost.is_none()
+            && let Err(fatal) = self.agent.send(&message).await
+        {
+            *lost = Some(fatal);
         }
     }
 
@@ -377,6 +387,7 @@ async fn ended_early(worker: &mut Worker) -> Fatal {
 
 fn delta(progress: &Progress, started: Instant) -> Delta {
     let of = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let Times { counts: durations, sum_ns: durations_ns } = progress.live.total.times();
     Delta {
         phase: progress.phase_word().to_owned(),
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -386,8 +397,11 @@ fn delta(progress: &Progress, started: Instant) -> Delta {
         in_flight: of(&progress.in_flight),
         output_tokens: of(&progress.output_tokens),
         planned: Some(of(&progress.planned)).filter(|planned| *planned > 0),
-        durations: progress.durations.iter().map(of).collect(),
-        durations_ns: of(&progress.durations_ns),
+        durations,
+        durations_ns,
+        ttft: progress.live.ttft.times(),
+        inter_token: progress.live.inter_token.times(),
+        client_lag: progress.live.client_lag.times(),
         recent: progress.take_recent(),
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use aifb_schema::{
-    control::{FromWorker, LoadPlan, ToWorker},
+    control::{Delta, FromWorker, LoadPlan, ToWorker},
     names::PROTOCOL,
     recipe::Load,
     result::LoadResult,
@@ -35,6 +35,8 @@ pub(crate) struct FakeAgent {
     listener: UnixListener,
     pub(crate) run_dir: tempfile::TempDir,
     pub(crate) plan: LoadPlan,
+    /// The last that each worker told while [`FakeAgent::finish`] waited for its end.
+    pub(crate) progress: BTreeMap<u32, Delta>,
     workers: BTreeMap<u32, UnixStream>,
     messages: Receiver<Message>,
     sender: Sender<Message>,
@@ -89,7 +91,8 @@ impl FakeAgent {
             secrets: BTreeMap::new(),
         };
         let (sender, messages) = channel();
-        Self { listener, run_dir, plan, workers: BTreeMap::new(), messages, sender }
+        let (progress, workers) = (BTreeMap::new(), BTreeMap::new());
+        Self { listener, run_dir, plan, progress, workers, messages, sender }
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -188,7 +191,9 @@ impl FakeAgent {
             match self.next() {
                 (rank, Some(FromWorker::Done { .. })) => done.push(rank),
                 (rank, None) => lost.push(rank),
-                (_, Some(FromWorker::Delta(_))) => {}
+                (rank, Some(FromWorker::Delta(delta))) => {
+                    self.progress.insert(rank, delta);
+                }
                 other => panic!("{other:?} instead of done"),
             }
         }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc, time::Dur
 
 use aifb_schema::{
     control::{Delta, Trouble},
-    gateway::BUCKETS_SECONDS,
+    live::{Bound, CLIENT_LAG, INTER_TOKEN, TOTAL, TTFT, Times},
     logs::{LogLedger, LogStream},
     metric,
     names::{VERSION, file},
@@ -137,7 +137,7 @@ impl Sampling {
             show(&metric::REQUESTS, Some("failed"), sum.failed);
             show(&metric::REQUESTS_IN_FLIGHT, None, sum.in_flight);
             show(&metric::TOKENS, Some("output"), sum.output_tokens);
-            durations(&mut values, load, sum);
+            histograms(&mut values, load, sum);
         }
         self.publish("loads", values);
     }
@@ -198,23 +198,60 @@ impl Sampling {
     }
 }
 
-/// The histogram of a load's times so far.
+/// `_bucket`, `_sum` and `_count` of a histogram.
+type Parts = [&'static metric::Family; 3];
+
+const DURATION: Parts = [
+    &metric::REQUEST_DURATION_BUCKET,
+    &metric::REQUEST_DURATION_SUM,
+    &metric::REQUEST_DURATION_COUNT,
+];
+
+/// The histograms of a load's times so far. Those of times that not every load has are left out
+/// until there is one.
+fn histograms(values: &mut Vec<Shared>, load: &str, sum: &Delta) {
+    let total = Times { counts: sum.durations.clone(), sum_ns: sum.durations_ns };
+    histogram(values, load, DURATION, (&TOTAL, &total));
+    let others: [(Parts, &[Bound], &Times); 3] = [
+        ([&metric::TTFT_BUCKET, &metric::TTFT_SUM, &metric::TTFT_COUNT], &TTFT, &sum.ttft),
+        (
+            [&metric::INTER_TOKEN_BUCKET, &metric::INTER_TOKEN_SUM, &metric::INTER_TOKEN_COUNT],
+            &INTER_TOKEN,
+            &sum.inter_token,
+        ),
+        (
+            [&metric::SCHEDULE_LAG_BUCKET, &metric::SCHEDULE_LAG_SUM, &metric::SCHEDULE_LAG_COUNT],
+            &CLIENT_LAG,
+            &sum.client_lag,
+        ),
+    ];
+    for (parts, bounds, times) in others {
+        if !times.is_empty() {
+            histogram(values, load, parts, (bounds, times));
+        }
+    }
+}
+
+/// One histogram; nothing where its counts are of other bounds than ours.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-fn durations(values: &mut Vec<Shared>, load: &str, sum: &Delta) {
-    let Some(count) = sum.durations.last() else { return };
-    for (bound, count) in BUCKETS_SECONDS.iter().zip(&sum.durations) {
-        // OpenMetrics wants "1.0" and "+Inf".
-        let le = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
-        let labels = vec![load.to_owned(), le];
-        let family = &metric::REQUEST_DURATION_BUCKET;
-        values.push(Shared { family, labels, value: *count as f64 });
+fn histogram(
+    values: &mut Vec<Shared>,
+    load: &str,
+    [bucket, sum, count]: Parts,
+    (bounds, times): (&[Bound], &Times),
+) {
+    if bounds.len() != times.counts.len() {
+        return;
     }
-    let seconds = Duration::from_nanos(sum.durations_ns).as_secs_f64();
-    for (family, value) in
-        [(&metric::REQUEST_DURATION_SUM, seconds), (&metric::REQUEST_DURATION_COUNT, *count as f64)]
-    {
-        values.push(Shared { family, labels: vec![load.to_owned()], value });
+    let mut show = |family, le: Option<&str>, value| {
+        let labels = std::iter::once(load).chain(le).map(str::to_owned).collect();
+        values.push(Shared { family, labels, value });
+    };
+    for ((_, le), count) in bounds.iter().zip(&times.counts) {
+        show(bucket, Some(*le), *count as f64);
     }
+    show(sum, None, Duration::from_nanos(times.sum_ns).as_secs_f64());
+    show(count, None, times.count() as f64);
 }
 
 /// What runs, and what the loads are for.

@@ -58,7 +58,14 @@ pub(super) fn encode(values: &[Shown], common: &[(&'static str, String)], open: 
     let mut out = String::with_capacity(values.len() * 128);
     for family in metric::ALL {
         let of_family = values.iter().filter(|shown| std::ptr::eq(shown.family, *family));
-        block(&mut out, family, of_family, common, open);
+        match family.histogram() {
+            None => block(&mut out, family, of_family, common, open),
+            // The first part brings all of them.
+            Some(stem) if family.name.ends_with("_bucket") => {
+                histogram(&mut out, (family, stem), values, common, open);
+            }
+            Some(_) => {}
+        }
     }
     // An engine's family stands once for each set of label names.
     let mut engines: BTreeMap<&str, Vec<&Shown>> = BTreeMap::new();
@@ -91,18 +98,38 @@ fn block<'a>(
     if lines.is_empty() {
         return;
     }
-    match family.histogram() {
-        None => {
-            lines.sort_unstable();
-            head(out, family, &name, open);
-        }
-        // Buckets stay in the order of their bounds, and sum and count need no head of their own.
-        Some(stem) if family.name.ends_with("_bucket") => {
-            head(out, family, &format!("{}{stem}", metric::PREFIX), open);
-        }
-        Some(_) => {}
-    }
+    lines.sort_unstable();
+    head(out, family, &name, open);
     lines.iter().for_each(|line| out.push_str(line));
+}
+
+/// A histogram under one head, load by load: its buckets in the order of their bounds, its sum,
+/// its count. OpenMetrics wants what belongs together in one place.
+fn histogram(
+    out: &mut String,
+    (bucket, stem): (&'static Family, &'static str),
+    values: &[Shown],
+    common: &[(&'static str, String)],
+    open: bool,
+) {
+    let mut parts: Vec<_> = values
+        .iter()
+        .filter(|shown| shown.family.histogram() == Some(stem))
+        .map(|shown| {
+            let whose = shown.labels.iter().filter(|(key, _)| *key != "le");
+            let part = metric::ALL.iter().position(|family| std::ptr::eq(*family, shown.family));
+            (whose.map(|(_, value)| value).collect::<Vec<_>>(), part, shown)
+        })
+        .collect();
+    if parts.is_empty() {
+        return;
+    }
+    // Stable: buckets stay as they came.
+    parts.sort_by(|(a, a_part, _), (b, b_part, _)| (a, a_part).cmp(&(b, b_part)));
+    head(out, bucket, &format!("{}{stem}", metric::PREFIX), open);
+    for (_, _, shown) in parts {
+        out.push_str(&line(&shown.family.exported(), shown, common));
+    }
 }
 
 /// HELP, TYPE and UNIT. OpenMetrics names a family without the suffix of its type.
@@ -189,29 +216,42 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_has_one_head_and_its_buckets_in_their_order() {
-        let bucket = |le: &str, value| Shown {
-            family: &metric::REQUEST_DURATION_BUCKET,
-            labels: vec![("load", "l".to_owned()), ("le", le.to_owned())],
-            value,
+    fn a_histogram_has_one_head_and_stands_load_by_load() {
+        let shown = |family, load: &str, le: Option<&str>, value| {
+            let le = le.map(|le| ("le", le.to_owned()));
+            let load = std::iter::once(("load", load.to_owned()));
+            Shown { family, labels: load.chain(le).collect(), value }
         };
-        let count = Shown {
-            family: &metric::REQUEST_DURATION_COUNT,
-            labels: vec![("load", "l".to_owned())],
-            value: 3.0,
-        };
-        let shown = [count, bucket("0.5", 1.0), bucket("10.0", 2.0), bucket("+Inf", 3.0)];
-        let text = String::from_utf8(encode(&shown, &[], true)).unwrap();
-        let name = "aifb_request_duration_seconds";
+        let bucket = |load, le, value| shown(&metric::TTFT_BUCKET, load, Some(le), value);
+        let sum = |load, value| shown(&metric::TTFT_SUM, load, None, value);
+        let count = |load, value| shown(&metric::TTFT_COUNT, load, None, value);
+        let all = [
+            count("m", 3.0),
+            bucket("m", "0.5", 1.0),
+            bucket("m", "10.0", 2.0),
+            bucket("m", "+Inf", 3.0),
+            sum("m", 22.5),
+            bucket("l", "0.5", 1.0),
+            bucket("l", "+Inf", 1.0),
+            sum("l", 0.25),
+            count("l", 1.0),
+        ];
+        let text = String::from_utf8(encode(&all, &[], true)).unwrap();
+        let name = "aifb_ttft_seconds";
         let (_, after_help) = text.split_once('\n').unwrap();
         assert_eq!(
             after_help,
             format!(
                 "# TYPE {name} histogram\n# UNIT {name} seconds\n\
                  {name}_bucket{{load=\"l\",le=\"0.5\"}} 1\n\
-                 {name}_bucket{{load=\"l\",le=\"10.0\"}} 2\n\
-                 {name}_bucket{{load=\"l\",le=\"+Inf\"}} 3\n\
-                 {name}_count{{load=\"l\"}} 3\n# EOF\n"
+                 {name}_bucket{{load=\"l\",le=\"+Inf\"}} 1\n\
+                 {name}_sum{{load=\"l\"}} 0.25\n\
+                 {name}_count{{load=\"l\"}} 1\n\
+                 {name}_bucket{{load=\"m\",le=\"0.5\"}} 1\n\
+                 {name}_bucket{{load=\"m\",le=\"10.0\"}} 2\n\
+                 {name}_bucket{{load=\"m\",le=\"+Inf\"}} 3\n\
+                 {name}_sum{{load=\"m\"}} 22.5\n\
+                 {name}_count{{load=\"m\"}} 3\n# EOF\n"
             )
         );
     }

@@ -320,6 +320,8 @@ impl Coordinator {
         run.leader = Some(leader);
         let merge = ToWorker::Merge { lost: run.lost(), clocks: run.node_clocks() };
         self.send_all(index, |rank| rank == leader, &merge);
+        // Its last figures, which the run may not outlive by a second.
+        self.show_loads_now(Instant::now());
     }
 
     fn result_written(&mut self, index: usize, rank: u32) {

@@ -249,11 +249,14 @@ impl Coordinator {
         self.announce_targets();
     }
 
-    /// Puts the loads' progress on `/metrics`.
+    /// Puts the loads' progress on `/metrics`, once a second.
     fn show_loads(&mut self, now: Instant) {
-        if self.loads.is_empty() || now.duration_since(self.loads_shown) < SHOW_EVERY {
-            return;
+        if !self.loads.is_empty() && now.duration_since(self.loads_shown) >= SHOW_EVERY {
+            self.show_loads_now(now);
         }
+    }
+
+    fn show_loads_now(&mut self, now: Instant) {
         self.loads_shown = now;
         let mut sums: BTreeMap<String, Delta> = BTreeMap::new();
         for status in self.loads.iter().map(LoadRun::status) {
