@@ -300,7 +300,22 @@ fn gaps_at(lists: &ListArray, index: usize) -> Option<Gaps> {
 /// Gives the rows of a batch one by one, which so take no memory, and tells how many they are;
 /// `None`, and none of them, if a word in it is unknown.
 fn give_rows(batch: &RecordBatch, each: &mut impl FnMut(Row)) -> Option<usize> {
-    let (columns, count) = (Columns(batch), batch.num_rows());
+    let columns = Columns(batch);
+    let (phases, outcomes) = (columns.text("phase")?, columns.text("outcome")?);
+    let known =
+        |i: usize| phase_of(phases.value(i)).is_some() && outcome_of(outcomes.value(i)).is_some();
+    let count = batch.num_rows();
+    if !(0..count).all(known) {
+        return None;
+    }
+    let row = rows_of(batch)?;
+    (0..count).try_for_each(|i| row(i).map(&mut *each))?;
+    Some(count)
+}
+
+/// The row of each index of a batch; `None` if a word in it is unknown.
+fn rows_of(batch: &RecordBatch) -> Option<impl Fn(usize) -> Option<Row>> {
+    let columns = Columns(batch);
     let (phase, operation, outcome) =
         (columns.text("phase")?, columns.text("operation")?, columns.text("outcome")?);
     let (error, source) = (columns.text("error")?, columns.text("token_source")?);
@@ -327,15 +342,15 @@ fn give_rows(batch: &RecordBatch, each: &mut impl FnMut(Row)) -> Option<usize> {
         columns.u64s("last_choice_ns")?,
         columns.u64s("done_ns")?,
     );
-    let first_chunk = columns.u64s("first_chunk_tokens")?;
+    let (first_chunk, cached) =
+        (columns.u64s("first_chunk_tokens")?, columns.u64s("cached_tokens")?);
     let (events, reads) = (columns.u32s("content_events")?, columns.u32s("reads")?);
     let (output, input) = (columns.u64s("output_tokens")?, columns.u64s("input_tokens")?);
-    let cached = columns.u64s("cached_tokens")?;
     let (sent, received) = (columns.u64s("bytes_sent")?, columns.u64s("bytes_received")?);
     let resent = batch.column_by_name("resent")?.as_boolean_opt()?;
     let gaps: &ListArray = batch.column_by_name("gaps_ns")?.as_list_opt()?;
     let lags: &ListArray = batch.column_by_name("receive_lags_ns")?.as_list_opt()?;
-    let row = |i: usize| -> Option<Row> {
+    Some(move |i: usize| -> Option<Row> {
         let word = |array: &'_ StringArray| array.is_valid(i).then(|| array.value(i).to_owned());
         let seen = Seen {
             end_ns: None,
@@ -376,11 +391,7 @@ fn give_rows(batch: &RecordBatch, each: &mut impl FnMut(Row)) -> Option<usize> {
             error: word(error).and_then(|word| Class::from_word(&word)),
             seen,
         })
-    };
-    let known = (0..count)
-        .all(|i| phase_of(phase.value(i)).is_some() && outcome_of(outcome.value(i)).is_some());
-    known.then(|| (0..count).try_for_each(|i| row(i).map(&mut *each)))??;
-    Some(count)
+    })
 }
 
 fn phase_of(word: &str) -> Option<Phase> {
