@@ -11,6 +11,7 @@ pub mod names;
 pub mod control;
 #[cfg(feature = "full")]
 pub mod gateway;
+#[cfg(feature = "full")]
 pub mod live;
 #[cfg(feature = "full")]
 pub mod log_line;
