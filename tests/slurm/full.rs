@@ -11,7 +11,9 @@ const MINUTES: Duration = Duration::from_secs(180);
 #[test]
 fn a_full_run_with_a_program_service() {
     let case = case!("full");
-    case.write("x.yaml", &format!("{}    clients: 4\n", recipes::service_and_load("", "4s")));
+    // Every answer is waited for, however slow the machine.
+    let recipe = recipes::service_and_load("", "4s").replace("drain: 2s", "drain: 30s");
+    case.write("x.yaml", &format!("{recipe}    clients: 4\n"));
     let job = case.sbatch(
         &["--aifb-recipe=x.yaml", "-N3", "--ntasks-per-node=2"],
         "aifb load && aifb report --json > report.json && aifb report > report.txt",
