@@ -131,6 +131,34 @@ const JUDGE_EVERY: Duration = Duration::from_secs(1);
 const RECENT_MAX: usize = 200_000;
 
 impl LoadRun {
+    /// A load that `size` tasks of `step` gather for; `asked` is what its command names of point and
+    /// repeat.
+    pub(super) fn new(
+        allotted: Allotted,
+        step: &str,
+        size: u32,
+        asked: (Option<u32>, Option<u32>),
+    ) -> Self {
+        Self {
+            allotted,
+            step: step.to_owned(),
+            size,
+            asked,
+            state: LoadState::Joining,
+            workers: BTreeMap::new(),
+            ranks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            since: Instant::now(),
+            leader: None,
+            failure: None,
+            workload_hash: None,
+            judge: None,
+            judged: Instant::now(),
+            recent: Vec::new(),
+            preparing: false,
+        }
+    }
+
     /// Keeps the times of a worker until the next look.
     pub(super) fn note_times(&mut self, delta: &mut Delta) {
         let times = std::mem::take(&mut delta.recent);

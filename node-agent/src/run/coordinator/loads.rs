@@ -5,10 +5,7 @@
 //!     merging ─result written─▶ done | failed
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, NodeOrder, ToWorker, WorkerId, WorkerMessage},
@@ -157,24 +154,7 @@ impl Coordinator {
             .map(|run| (run.allotted.point, run.allotted.repeat))
             .collect();
         let allotted = allot(&points, &worker.load, asked, &begun)?;
-        let run = LoadRun {
-            allotted,
-            step: step.to_owned(),
-            size,
-            asked,
-            state: LoadState::Joining,
-            workers: BTreeMap::new(),
-            ranks: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            since: Instant::now(),
-            leader: None,
-            failure: None,
-            workload_hash: None,
-            judge: None,
-            judged: Instant::now(),
-            recent: Vec::new(),
-            preparing: false,
-        };
+        let run = LoadRun::new(allotted, step, size, asked);
         let text = format!("{}: step {step} begins, {size} workers", run.title());
         self.event("load", &worker.load, &text);
         self.loads.push(run);

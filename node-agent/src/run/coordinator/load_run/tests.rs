@@ -6,24 +6,8 @@ fn run(step: &str) -> LoadRun {
     let text = "aifb: 1\nname: t\nservices:\n  - {name: a, kind: container, program: /x}\nload:\n  - \
                 {name: l, driver: http, arrival: {rate: 1/s}, phases: {measure: 1s}}\n";
     let load = recipe::parse(text, &[]).unwrap().load.remove(0);
-    LoadRun {
-        allotted: Allotted { point: 0, repeat: 0, load, settings: BTreeMap::new() },
-        step: step.to_owned(),
-        size: 4,
-        asked: (None, None),
-        state: LoadState::Joining,
-        workers: BTreeMap::new(),
-        ranks: BTreeMap::new(),
-        clocks: BTreeMap::new(),
-        since: Instant::now(),
-        leader: None,
-        failure: None,
-        workload_hash: None,
-        judge: None,
-        judged: Instant::now(),
-        recent: Vec::new(),
-        preparing: false,
-    }
+    let allotted = Allotted { point: 0, repeat: 0, load, settings: BTreeMap::new() };
+    LoadRun::new(allotted, step, 4, (None, None))
 }
 
 fn worker(step: &str, rank: u32, node: &str) -> Worker {
