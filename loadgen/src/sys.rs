@@ -58,6 +58,54 @@ pub(crate) fn wall_clock_error_ns() -> u64 {
     }
 }
 
+/// Gives memory that nothing uses any more back to the system. What a thread has used stays with
+/// its part of the heap otherwise, even after its end.
+#[expect(unsafe_code, reason = "no safe wrapper exists")]
+pub(crate) fn give_memory_back() {
+    // SAFETY: the call takes a number alone and may be made at any time from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Segments of a TCP connection since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segments {
+    /// Sent, bare acknowledgements included.
+    pub(crate) sent: u64,
+    /// Received with data in them.
+    pub(crate) brought: u64,
+    /// Received, bare acknowledgements included.
+    #[cfg(test)]
+    pub(crate) received: u64,
+}
+
+/// The segments of a connection so far (TCP_INFO, linux/tcp.h: `tcpi_segs_out` and
+/// `tcpi_data_segs_in`, since Linux 4.6); `None` where the system does not say.
+#[expect(unsafe_code, reason = "no safe wrapper exists")]
+pub(crate) fn segments(tcp: &impl AsFd) -> Option<Segments> {
+    // SAFETY: the structure is plain numbers, for which all zeroes are valid.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the call fills in at most `length` bytes of the structure and says how many; both
+    // live longer than it.
+    let code = unsafe {
+        libc::getsockopt(
+            tcp.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    let end = std::mem::offset_of!(libc::tcp_info, tcpi_data_segs_in) + size_of::<u32>();
+    let known = code == 0 && usize::try_from(length).is_ok_and(|length| length >= end);
+    known.then(|| Segments {
+        sent: info.tcpi_segs_out.into(),
+        brought: info.tcpi_data_segs_in.into(),
+        #[cfg(test)]
+        received: info.tcpi_segs_in.into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

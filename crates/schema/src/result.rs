@@ -228,8 +228,8 @@ pub struct ClientRecord {
     pub cpu_us_per_token: Option<f64>,
     /// Largest resident set of a worker.
     pub peak_rss_bytes: u64,
-    /// Whether answers were acknowledged without the kernel's delay, which a server with Nagle's
-    /// algorithm waits for; absent for drivers that do not speak HTTP.
+    /// Whether answers were acknowledged without the kernel's delay wherever a server may wait for
+    /// that, as with Nagle's algorithm; absent for drivers that do not speak HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quick_ack: Option<bool>,
     /// Largest difference between the workers' true starts, where it was measured.

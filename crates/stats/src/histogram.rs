@@ -50,12 +50,12 @@ impl Histogram {
 
     /// Counts one time.
     pub fn record(&mut self, ns: u64) {
-        self.0.saturating_record(ns);
+        self.0.saturating_record(ns.min(HIGHEST_NS));
     }
 
     /// Counts one time so often.
     pub fn record_many(&mut self, ns: u64, times: u64) {
-        self.0.saturating_record_n(ns, times);
+        self.0.saturating_record_n(ns.min(HIGHEST_NS), times);
     }
 
     /// The times that were counted, ascending, each to the width of its bucket, and how often.
@@ -98,17 +98,31 @@ impl Histogram {
     /// bucket in which that rank lies; `None` without values.
     #[must_use]
     pub fn quantile(&self, quantile: Quantile) -> Option<u64> {
+        let (bucket, _) = self.bucket_of(quantile)?;
+        Some(self.0.highest_equivalent(bucket).min(self.0.max()))
+    }
+
+    /// The smallest and the largest value of the bucket in which the rank of a quantile lies, and
+    /// that rank among the values of the bucket, from 1; `None` without values.
+    #[must_use]
+    pub(crate) fn place(&self, quantile: Quantile) -> Option<((u64, u64), u64)> {
+        let (bucket, rank) = self.bucket_of(quantile)?;
+        let (lowest, highest) =
+            (self.0.lowest_equivalent(bucket), self.0.highest_equivalent(bucket));
+        // Longer times are counted as the longest.
+        let highest = if highest >= self.0.high() { u64::MAX } else { highest };
+        Some(((lowest, highest), rank))
+    }
+
+    /// A value of the bucket in which the rank of a quantile lies, and that rank within the bucket.
+    fn bucket_of(&self, quantile: Quantile) -> Option<(u64, u64)> {
         let rank = quantile.rank(self.count())?;
         let mut below = 0;
-        for bucket in self.0.iter_recorded() {
+        self.0.iter_recorded().find_map(|bucket| {
+            let before = below;
             below += bucket.count_at_value();
-            if below >= rank {
-                return Some(
-                    self.0.highest_equivalent(bucket.value_iterated_to()).min(self.0.max()),
-                );
-            }
-        }
-        None
+            (below >= rank).then(|| (bucket.value_iterated_to(), rank - before))
+        })
     }
 
     /// Smallest time, to the width of its bucket; `None` without values.

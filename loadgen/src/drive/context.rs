@@ -127,6 +127,14 @@ impl<D: Driver> Context<D> {
         })
     }
 
+    /// A new connection for a request.
+    async fn connect_for(&self, target: usize, seen: &mut Seen) -> Result<D::Connection, Fault> {
+        let from = mono_ns();
+        let connection = self.connect(target).await?;
+        seen.connect_ns = Some(mono_ns().saturating_sub(from));
+        Ok(connection)
+    }
+
     /// A kept connection that can still be used.
     fn kept(&self, target: usize) -> Option<D::Connection> {
         let mut pools = self.pools.borrow_mut();
@@ -161,12 +169,19 @@ impl<D: Driver> Context<D> {
 
     /// One request on a kept or new connection.
     async fn attempt(&self, due: Due, seen: &mut Seen) -> Result<(), Fault> {
-        let ask = due.ask;
-        let target = self.target(ask.id);
-        if let Some(mut connection) = self.kept(target) {
+        let target = self.target(due.ask.id);
+        loop {
+            let kept = if seen.resent { None } else { self.kept(target) };
+            let was_kept = kept.is_some();
             self.hold(due.planned_ns);
-            let result = self.driver.operate(&mut connection, ask, seen).await;
-            let stale = seen.first_byte_ns.is_none()
+            let mut connection = match kept {
+                Some(connection) => connection,
+                // On the heap: a stream waits long for its tokens, and hardly ever for this.
+                None => Box::pin(self.connect_for(target, seen)).await?,
+            };
+            let result = self.driver.operate(&mut connection, due.ask, seen).await;
+            let stale = was_kept
+                && seen.first_byte_ns.is_none()
                 && matches!(&result, Err(fault) if matches!(fault.class, Class::Send | Class::ResetBeforeResponse));
             if !stale {
                 self.keep(target, connection);
@@ -175,13 +190,6 @@ impl<D: Driver> Context<D> {
             // The server had closed it; the request did not reach anybody.
             seen.resent = true;
         }
-        self.hold(due.planned_ns);
-        let from = mono_ns();
-        let mut connection = self.connect(target).await?;
-        seen.connect_ns = Some(mono_ns().saturating_sub(from));
-        let result = self.driver.operate(&mut connection, ask, seen).await;
-        self.keep(target, connection);
-        result
     }
 
     /// One request with its record; gives its end and the pause that has to follow.

@@ -81,6 +81,6 @@ impl<P: Protocol> Driver for HttpDriver<P> {
         seen: &mut Seen,
     ) -> Result<(), Fault> {
         let request = self.protocol.request(connection.target, ask)?;
-        connection.exchange(&request, self.protocol.reply(ask), seen).await.map(drop)
+        connection.exchange(&request, || self.protocol.reply(ask), seen).await.map(drop)
     }
 }

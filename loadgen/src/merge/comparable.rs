@@ -94,8 +94,8 @@ impl Others {
             let events = u64::from(seen.content_events);
             let gaps = self.times.entry("itl_infperf").or_default();
             for gap in seen.gaps.iter() {
-                let each = u128::from(gap) * u128::from(events) / u128::from(tokens);
-                gaps.record(u64::try_from(each).unwrap_or(u64::MAX));
+                // Beyond 2^63 ns, whatever it is divided by.
+                gaps.record(gap.saturating_mul(events) / tokens);
             }
         }
         if seen.first_choice_ns.is_some() {

@@ -28,6 +28,7 @@ use crate::{
         series,
         tally::{Histograms, METRICS, OPERATION, OWN_LAG, Tally},
     },
+    sys,
     worker::Job,
 };
 use comparable::Others;
@@ -40,6 +41,8 @@ use values::{GENERATION, Values};
 /// # Errors
 /// If the files of a worker that came to its end cannot be read.
 pub(crate) fn result(job: &Job, lost: &[u32]) -> Result<LoadResult, Fatal> {
+    // The worker's connections, in the process of a worker.
+    sys::give_memory_back();
     let mut histograms = Histograms::default();
     let mut parts: Vec<Part> = (0..job.plan.size)
         .map(|rank| Part::open(job, rank, lost.contains(&rank), &mut histograms))

@@ -51,6 +51,11 @@ impl TokenSource {
 pub(crate) struct Gaps(Vec<u8>);
 
 impl Gaps {
+    /// Without gaps, with room for so many bytes.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// Appends a gap.
     pub(crate) fn push(&mut self, mut ns: u64) {
         while ns >= 0x80 {

@@ -5,6 +5,7 @@
 //! which engine carries it. [`Wire`] knows the endpoints, opens connections to them with the
 //! engine that the load asks for, and adds the headers that every request has.
 
+mod ack;
 pub(crate) mod driven;
 #[allow(dead_code, reason = "Ollama's protocols use the rest")]
 pub(crate) mod events;
@@ -128,7 +129,7 @@ impl Wire {
         let found = found.ok_or_else(|| Fault::new(Class::Send, "no such endpoint"))?;
         let (io, opened) = open::open(&found).await?;
         let engine = match self.engine {
-            Kind::Hyper1 => Engine::Http1(Http1::new(io, found).await?),
+            Kind::Hyper1 => Engine::Http1(Box::new(Http1::new(io, found).await?)),
             Kind::Hyper2 => Engine::Http2(Http2::new(io, found).await?),
             Kind::Raw1 => Engine::Raw(Raw::new(io, found, &self.hub)),
         };
@@ -149,7 +150,7 @@ impl Wire {
     ) -> Result<R, Fault> {
         let exchange = async {
             let mut connection = self.connect(target).await?;
-            connection.exchange(request, reply, &mut Seen::default()).await
+            connection.exchange(request, || reply, &mut Seen::default()).await
         };
         tokio::time::timeout(most, exchange).await.unwrap_or_else(|_| {
             Err(Fault::new(Class::TimeoutTotal, format!("no answer within {most:?}")))
@@ -198,7 +199,8 @@ pub(crate) struct Connection {
 }
 
 enum Engine {
-    Http1(Http1),
+    /// Boxed: it is far larger than the others.
+    Http1(Box<Http1>),
     Http2(Http2),
     Raw(Raw),
 }
@@ -213,14 +215,14 @@ impl Connection {
         }
     }
 
-    /// Sends a request, hands the answer to `reply` and gives that back.
+    /// Sends a request, hands the answer to what `reply` makes and gives that back.
     ///
     /// # Errors
     /// If no complete answer of status 2xx comes, or `reply` does not like it.
     pub(crate) async fn exchange<R: Reply + 'static>(
         &mut self,
         request: &Request,
-        reply: R,
+        reply: impl FnOnce() -> R,
         seen: &mut Seen,
     ) -> Result<R, Fault> {
         // Of a connection that was opened before it was needed, a request tells nothing.
@@ -229,8 +231,8 @@ impl Connection {
         }
         match &mut self.engine {
             // Boxed, so that each stream of the raw engine does not keep room for theirs.
-            Engine::Http1(engine) => Box::pin(engine.exchange(request, reply, seen)).await,
-            Engine::Http2(engine) => Box::pin(engine.exchange(request, reply, seen)).await,
+            Engine::Http1(engine) => Box::pin(engine.exchange(request, reply(), seen)).await,
+            Engine::Http2(engine) => Box::pin(engine.exchange(request, reply(), seen)).await,
             Engine::Raw(engine) => engine.exchange(request, reply, seen).await,
         }
     }

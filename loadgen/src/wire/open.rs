@@ -1,6 +1,6 @@
 //! Opening a connection, and its stamps.
 
-use std::{future::Future as _, pin::Pin, sync::Arc};
+use std::{future::Future as _, pin::Pin, rc::Rc, sync::Arc};
 
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -31,7 +31,9 @@ pub(super) async fn open(target: &Target) -> Result<(Io, Opened), Fault> {
         Place::Tcp(address) => Socket::connect(*address).await?,
         Place::Unix(path) => Socket::connect_unix(path).await?,
     };
-    socket.quick_ack(target.quick_ack);
+    if let Some(server) = &target.acks {
+        socket.acks().hurry_for(Rc::clone(server));
+    }
     let Some(Secure { config, name }) = &target.secure else {
         return Ok((Io::Plain(socket), Opened::default()));
     };

@@ -18,6 +18,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::ack::Acks;
 use crate::{clock::mono_ns, driver::Fault, record::row::Seen};
 
 /// Bytes read at a time. One buffer serves all connections of a thread, so ten thousand streams
@@ -47,8 +48,7 @@ struct Inner {
     bytes_received: Cell<u64>,
     /// Who says that what was read is part of an answer.
     seal: Cell<Seal>,
-    ack: Cell<Ack>,
-    quick_ack: Cell<bool>,
+    acks: Acks,
 }
 
 enum Stream {
@@ -65,17 +65,6 @@ pub(super) enum Seal {
     Tls,
     /// HTTP/2.
     Http2,
-}
-
-/// Whether the kernel has been told to acknowledge at once what comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ack {
-    /// Nothing has come since the last write: the next write would carry it.
-    Quiet,
-    /// Something has come; if more is waited for, the peer must not wait for us.
-    Owed,
-    /// Told; a write makes the kernel forget it.
-    Told,
 }
 
 impl Socket {
@@ -104,14 +93,13 @@ impl Socket {
             bytes_sent: Cell::new(0),
             bytes_received: Cell::new(0),
             seal: Cell::new(Seal::None),
-            ack: Cell::new(Ack::Quiet),
-            quick_ack: Cell::new(true),
+            acks: Acks::new(),
         }))
     }
 
-    /// Whether the kernel may be asked not to delay acknowledgements; it may unless told otherwise.
-    pub(super) fn quick_ack(&self, may: bool) {
-        self.0.quick_ack.set(may);
+    /// When what it brings is acknowledged.
+    pub(super) fn acks(&self) -> &Acks {
+        &self.0.acks
     }
 
     /// Forgets the stamps: a new request begins.
@@ -191,25 +179,16 @@ impl Socket {
         }
     }
 
-    /// More of an answer is waited for: what has come is acknowledged now, and so is what comes
-    /// until the next write, without the kernel's usual delay of 40 ms, for which a server with
-    /// Nagle's algorithm would wait.
+    /// More of an answer is waited for.
     pub(super) fn waits(&self) {
-        if self.0.ack.get() != Ack::Owed {
-            return;
-        }
-        self.0.ack.set(Ack::Told);
-        if self.0.quick_ack.get()
-            && let Stream::Tcp(tcp) = &*self.0.stream.borrow()
-        {
-            // Best effort: without it the delay shows in the figures.
-            let _ignored = SockRef::from(tcp).set_tcp_quickack(true);
+        if let Stream::Tcp(tcp) = &*self.0.stream.borrow() {
+            self.0.acks.wait(tcp);
         }
     }
 
     /// Nothing more is waited for: what has come is acknowledged by the next request.
     pub(super) fn rest(&self) {
-        self.0.ack.set(Ack::Quiet);
+        self.0.acks.rest();
     }
 
     /// Reads what is there into the thread's buffer and hands at most `most` bytes to `take`; no
@@ -243,11 +222,11 @@ impl Socket {
             inner.first_read_ns.set(Some(now));
         }
         inner.reads.set(inner.reads.get().saturating_add(1));
+        if let Stream::Tcp(tcp) = &*inner.stream.borrow() {
+            inner.acks.read(tcp, inner.reads.get(), count);
+        }
         let count = u64::try_from(count).unwrap_or(0);
         inner.bytes_received.set(inner.bytes_received.get() + count);
-        if inner.ack.get() == Ack::Quiet {
-            inner.ack.set(Ack::Owed);
-        }
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -262,7 +241,7 @@ impl Socket {
         if self.0.first_write_ns.get().is_none() {
             self.0.first_write_ns.set(Some(now));
         }
-        self.0.ack.set(Ack::Quiet);
+        self.0.acks.sent();
         let sent = self.0.bytes_sent.get() + u64::try_from(count).unwrap_or(0);
         self.0.bytes_sent.set(sent);
         Poll::Ready(Ok(count))

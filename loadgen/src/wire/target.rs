@@ -1,6 +1,12 @@
 //! Where a URL leads, and what every request to it says.
 
-use std::{cell::OnceCell, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    cell::{Cell, OnceCell},
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+};
 
 use aifb_schema::recipe::{HttpVersion, Load, Tls};
 use hyper::{
@@ -9,7 +15,7 @@ use hyper::{
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 
-use super::{request::push_line, tls};
+use super::{ack::Server, request::push_line, tls};
 use crate::{error::Fatal, resolve};
 
 /// Scheme of a Unix socket's URL: `unix:/path`, `unix:/path:/base`.
@@ -104,8 +110,9 @@ pub(super) struct Secure {
 pub(crate) struct Target {
     pub(super) place: Place,
     pub(super) secure: Option<Secure>,
-    /// Answers are acknowledged without the kernel's delay.
-    pub(super) quick_ack: bool,
+    /// Whether the server waits for acknowledgements, as far as its connections know; absent where
+    /// they are left to the kernel.
+    pub(super) acks: Option<Rc<Cell<Server>>>,
     /// Host and port as the URL has them.
     pub(super) authority: String,
     /// Path without a trailing slash, empty for the root.
@@ -124,7 +131,7 @@ impl Target {
             Some(rest) => Self::unix(url, rest)?,
             None => Self::tcp(url, common).await?,
         };
-        target.quick_ack = common.load.quick_ack.unwrap_or(true);
+        target.acks = common.load.quick_ack.unwrap_or(true).then(Rc::default);
         let host = target.authority.parse().map_err(|_| wrong(url, "its host is no header"))?;
         target.default_header(header::HOST, host);
         if let Some((name, value)) = &common.key {
@@ -173,7 +180,7 @@ impl Target {
         let mut target = Self {
             place,
             secure: None,
-            quick_ack: true,
+            acks: Some(Rc::default()),
             authority: "localhost".to_owned(),
             base: base.to_owned(),
             defaults: Vec::new(),

@@ -38,6 +38,8 @@ class Report:
     ttft: tuple = ()  # p50, p99
     itl: tuple = ()
     lag: tuple = ()
+    # From the first byte written, as the peers count it; ours alone, whose `ttft` is from the planned instant.
+    service_ttft: tuple = ()
     verdicts: tuple = ()
 
 
@@ -92,6 +94,7 @@ class Ours:
             pair(metrics.get("ttft_seconds")),
             pair(metrics.get("inter_token_seconds")),
             pair(metrics.get("receive_lag_seconds")),
+            pair(result.get("comparable", {}).get("ttft_service_seconds")),
             tuple(verdict["kind"] for verdict in result["verdicts"]),
         )
 

@@ -71,8 +71,10 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_version: Option<HttpVersion>,
     /// Whether what a server waits for is acknowledged at once (TCP_QUICKACK), for drivers over HTTP;
-    /// true unless given. With false a server with Nagle's algorithm is as slow as for clients that
-    /// leave the kernel's delay of 40 ms.
+    /// true unless given. A server that was seen to send the next part of an answer without waiting
+    /// is left to the kernel's rule, an acknowledgement for every second part. With false all are, and
+    /// a server with Nagle's algorithm is as slow as for clients that leave the kernel's delay of
+    /// 40 ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quick_ack: Option<bool>,
     /// TLS of https:// endpoints.

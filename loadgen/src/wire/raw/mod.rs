@@ -40,11 +40,12 @@ impl Raw {
         self.clean && self.line.as_ref().is_some_and(|line| line.io.is_idle())
     }
 
-    /// Sends a request, hands the answer to `reply` and gives that back.
+    /// Sends a request, hands the answer to what `reply` makes and gives that back. Nothing of it
+    /// is kept here meanwhile.
     pub(super) async fn exchange<R: Reply + 'static>(
         &mut self,
         request: &Request,
-        reply: R,
+        reply: impl FnOnce() -> R,
         seen: &mut Seen,
     ) -> Result<R, Fault> {
         self.clean = false;
@@ -53,7 +54,7 @@ impl Raw {
             return Err(Fault::new(Class::Send, "the connection was given up"));
         };
         let bodiless = request.route.method == Method::HEAD;
-        let flow = Flow::begin(line, bytes, bodiless, reply, std::mem::take(seen));
+        let flow = Flow::begin(line, bytes, bodiless, reply(), std::mem::take(seen));
         let flight = Flight { flow: Some(flow), seen };
         flight.end().await?;
         let landed = flight.land();
