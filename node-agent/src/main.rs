@@ -9,6 +9,7 @@ mod alone;
 mod clock;
 mod disk;
 mod export;
+mod guest;
 mod http;
 mod keep;
 mod launch;

@@ -104,8 +104,14 @@ fn logs_are_copied_to_the_names_that_others_expect() {
     assert_eq!(read("logs/web_17.err"), "problem\n");
     assert_eq!(read("logs/benchmark_17.out"), "of the script\n");
     assert_eq!(read("logs/c-17.log"), "2023-11-14T22:13:21.500000000Z n1 service web: healthy\n");
-    // Once more, over what is there.
+    // Once more, over what is there, as the third task of an array.
+    fs::write(submit_dir.join("slurm-15_3.out"), "of a task\n").unwrap();
+    let record = fs::read_to_string(folder.join("run.json")).unwrap();
+    let array = record.replacen("\"id\":17", "\"id\":17,\"array\":[15,3]", 1);
+    assert_ne!(array, record);
+    fs::write(folder.join("run.json"), array).unwrap();
     assert_eq!(place.aifb(&["logs", "export", "17", "--to", "copies"]).code, 0);
+    assert_eq!(read("logs/benchmark_17.out"), "of a task\n");
 }
 
 #[test]

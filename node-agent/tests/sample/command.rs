@@ -118,6 +118,28 @@ fn listen_shows_the_last_sample_and_nothing_else() {
     assert!(messages.contains(&format!("listening on '{address}'")), "{messages}");
 }
 
+/// As many clients as there are places, none of which takes its answers, lose their places.
+#[test]
+fn clients_that_take_nothing_make_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let arguments = [&["--every", "1s", "--listen", &address][..], &NO_GPU].concat();
+    let sampler = Sampler::start(folder.path(), &arguments, None);
+    sampler.wait_for(|record| samples(record) >= 1);
+    // More answers than all buffers on the way have room for.
+    let requests = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    let greedy: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(requests.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let answer = get(&address, "/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    drop(greedy);
+}
+
 #[test]
 fn wrong_usage_is_explained() {
     let folder = tempfile::tempdir().unwrap();

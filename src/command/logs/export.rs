@@ -55,8 +55,13 @@ fn export(run: &RunFolder, record: &RunRecord, folder: &Path) -> std::io::Result
         copy(&own.join(file::STDERR), pair("err"))?;
     }
     if record.job.id.is_some() {
-        // Where sbatch puts the output of a job script that names no other place.
-        let script = Path::new(&record.submit_dir).join(format!("slurm-{job}.out"));
+        // Where sbatch puts the output of a job script that names no other place (sbatch(1),
+        // --output).
+        let name = match record.job.array {
+            Some((array, task)) => format!("slurm-{array}_{task}.out"),
+            None => format!("slurm-{job}.out"),
+        };
+        let script = Path::new(&record.submit_dir).join(name);
         copy(&script, [format!("logs/benchmark_{job}.out"), String::new()])?;
     }
     let own = format!("logs/{}.log", record.run_id);

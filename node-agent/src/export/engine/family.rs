@@ -7,7 +7,7 @@ use std::{
 
 use aifb_schema::metric::{COMMON_LABELS, ENGINE, Family};
 
-use super::page::Seen;
+use super::page::{self, Seen};
 
 /// Families that are made in the life of an agent, and bytes of their texts. They are never given
 /// back, so that they can be named like those of the table. A vLLM has some 100 of 300 bytes.
@@ -56,14 +56,16 @@ impl Families {
             return None;
         }
         self.room -= bytes;
-        let help =
-            if seen.help.is_empty() { "The service says nothing about it." } else { seen.help };
+        let help = match seen.help {
+            "" => "The service says nothing about it.".to_owned(),
+            help => page::unescaped(help),
+        };
         let family: &'static Family = Box::leak(Box::new(Family {
             name: format!("{ENGINE}{}", seen.name).leak(),
             kind: seen.kind,
             unit: None,
             labels: labels(seen).leak(),
-            help: help.to_owned().leak(),
+            help: help.leak(),
         }));
         self.known.insert(key, family);
         Some(family)

@@ -32,6 +32,7 @@ pub(super) struct Seen<'a> {
     pub(super) labels: Labels<'a>,
     pub(super) value: f64,
     pub(super) kind: Kind,
+    /// As the page writes it ([`unescaped`]).
     pub(super) help: &'a str,
 }
 
@@ -162,6 +163,26 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
+/// What an escaped text says (OpenMetrics 1.0, "Escaping"; in the older format a quotation mark
+/// stands for itself).
+pub(super) fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let (c, used) = match after.bytes().next() {
+            Some(b'n') => ('\n', 1),
+            Some(b'\\') => ('\\', 1),
+            Some(b'"') => ('"', 1),
+            _ => ('\\', 0),
+        };
+        plain.push(c);
+        rest = after.get(used..).unwrap_or_default();
+    }
+    plain.push_str(rest);
+    plain
+}
+
 /// The first bytes of a text, up to a whole character.
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
@@ -213,6 +234,18 @@ no_type 1\n\
         let (seen, _) = read(page);
         assert_eq!(seen[0].labels[1], ("model_name", "a\"b\\c".to_owned()));
         assert_eq!(seen[0].help, "Number of requests");
+    }
+
+    #[test]
+    fn help_is_what_the_page_means() {
+        for (written, meant) in [
+            ("plain", "plain"),
+            (r"two\nlines", "two\nlines"),
+            (r#"C:\\new \"x\" \d"#, r#"C:\new "x" \d"#),
+            (r"cut off \", "cut off \\"),
+        ] {
+            assert_eq!(unescaped(written), meant);
+        }
     }
 
     #[test]
