@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt};
 
 use aifb_schema::recipe::LokiEncoding;
 
-use super::{cut::Entry, json, pack::pack, proto, source::Rendered};
+use super::{cut::Entry, json, pack, proto, source::Rendered};
 
 /// What was read of a file, what was cut from it, and how it is sent.
 #[derive(Debug)]
@@ -67,9 +67,10 @@ impl Buffers {
                 Ok(&self.body)
             }
             LokiEncoding::Protobuf => {
+                self.body.clear();
+                self.body.resize(pack::HEAD, 0);
                 proto::request(&self.bytes, entries, rendered, &mut self.body);
-                pack(&self.body, &mut self.packer, &mut self.packed)?;
-                Ok(&self.packed)
+                pack::pack(&mut self.body, &mut self.packer, &mut self.packed)
             }
         }
     }

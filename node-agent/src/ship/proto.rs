@@ -20,9 +20,8 @@ const RANK: &str = "rank";
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Writes a request with one stream into `out`, which is emptied before.
+/// Appends a request with one stream to `out`.
 pub(super) fn request(bytes: &[u8], entries: &[Entry], of: &Rendered, out: &mut Vec<u8>) {
-    out.clear();
     let valid = std::str::from_utf8(bytes).is_ok();
     let sum: usize = entries.iter().map(|entry| in_field(entry_len(bytes, valid, entry, of))).sum();
     let stream = in_field(of.labels.len()) + sum;
