@@ -72,7 +72,11 @@ impl Alone {
         // scontrol does not wait for the nodes; each slurmd starts anew.
         self.case.until("new slurmds", MINUTES, || {
             let now = self.started();
-            before.iter().all(|(node, time)| now.get(node) != Some(time)).then_some(())
+            // Until a slurmd has told it, the controller shows "None" for the time.
+            let anew = |(node, time): (&String, &String)| {
+                now.get(node).is_some_and(|new| new != time && new != "None")
+            };
+            before.iter().all(anew).then_some(())
         });
     }
 
