@@ -36,17 +36,17 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Start the services of a recipe inside an allocation that has none yet
     Up(UpArgs),
-    /// Wait until the services of a run answer
+    /// Wait until the services of a run are healthy
     Wait(WaitArgs),
-    /// Run the loads of the present run: every point, every repeat
+    /// Run every load of the current run (all sweep points and repeats)
     Load(LoadArgs),
     /// List runs
     List(ListArgs),
     /// Show one run: state, nodes, services, loads
     Status(StatusArgs),
-    /// Follow one run until it ends, one line for each change
+    /// Follow one run until it ends, one line per change
     Watch(WatchArgs),
-    /// Stop a run: services end in order, the records are closed
+    /// Stop a run: end its services in order and complete its records
     Stop(StopArgs),
     /// Logs of services and agents: show, follow, send to Loki, export
     #[command(subcommand)]
@@ -55,12 +55,12 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Print the results of a run for Prometheus, or push them to a Pushgateway
     Metrics(MetricsArgs),
-    /// Examples, format and meaning of recipes
+    /// Example recipes, JSON Schema and reference of all keys
     #[command(subcommand)]
     Recipe(RecipeCommand),
-    /// Look for what would keep a benchmark from running here
+    /// Check whether benchmarks can run here
     Doctor(DoctorArgs),
-    /// Print the environment that a run gives to its clients
+    /// Print the environment variables for the clients of a run
     Env(EnvArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -113,10 +113,10 @@ pub(crate) enum PluginUse {
     Never,
 }
 
-/// What is waited for before the script goes on.
+/// What to wait for before the script continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WaitFor {
-    /// Every service answers
+    /// All services are healthy
     Healthy,
     /// Nothing
     None,
@@ -131,7 +131,7 @@ Examples:
   aifb run recipe.yaml --set load.chat.seed=7 --dry-run
   aifb run recipe.yaml -- ./my-job.sh 10       with a job script of your own
   aifb run --local recipe.yaml                 on this machine, without Slurm
-The first Ctrl-C leaves the job running and says how to stop it; with --local it stops the run.")]
+The first Ctrl-C leaves the job running and prints how to stop it; with --local it stops the run.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) input: RecipeInput,
@@ -152,16 +152,16 @@ pub(crate) struct RunArgs {
     /// Return as soon as the job is submitted
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// One more option for sbatch, such as --sbatch=--reservation=x; repeatable
+    /// Additional sbatch option, such as --sbatch=--reservation=x; repeatable
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub(crate) sbatch: Vec<String>,
-    /// Print what would be submitted, submit nothing
+    /// Print what would be submitted, without submitting it
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
-    /// Job script and its arguments, instead of the shipped benchmark script
+    /// Job script and its arguments, instead of the built-in benchmark script
     #[arg(last = true, value_name = "SCRIPT")]
     pub(crate) script: Vec<OsString>,
 }
@@ -171,7 +171,7 @@ pub(crate) struct RunArgs {
 #[command(after_help = "\
 Example:
   aifb validate recipe.yaml --set services.llm.gpus=2
-Exit code 0: sbatch --aifb-recipe would accept it; 2: it would refuse it with the same words.")]
+Exit code 0: sbatch --aifb-recipe would accept the recipe; 2: it would refuse it with the same message.")]
 pub(crate) struct ValidateArgs {
     #[command(flatten)]
     pub(crate) input: RecipeInput,
@@ -184,10 +184,10 @@ pub(crate) struct ValidateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples, inside an allocation (salloc, or a job script where the plugin is missing):
-  eval \"$(aifb up recipe.yaml --sh)\"     start the services, set SERVICE_URL and the rest
-  aifb up recipe.yaml                     start them and print where they answer")]
+  eval \"$(aifb up recipe.yaml --sh)\"     start the services, set SERVICE_URL and the other variables
+  aifb up recipe.yaml                     start them and print their addresses")]
 pub(crate) struct UpArgs {
-    /// Recipe file [default: the recipe that came with the job]
+    /// Recipe file [default: the recipe submitted with the job]
     #[arg(value_name = "RECIPE")]
     pub(crate) recipe: Option<PathBuf>,
     #[command(flatten)]
@@ -228,7 +228,7 @@ pub(crate) struct WaitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples, inside a job that has a run:
-  aifb load                       everything that the recipe asks for
+  aifb load                       all loads of the recipe
   aifb load chat --point 2        one load at one point of the sweep
   aifb load --dry-run             print the srun commands")]
 pub(crate) struct LoadArgs {
@@ -238,13 +238,13 @@ pub(crate) struct LoadArgs {
     /// Only this point of the sweep
     #[arg(long)]
     pub(crate) point: Option<u32>,
-    /// Only this repeat [default: as many as the recipe says, from the next free number on]
+    /// Only this repeat [default: the recipe's number of repeats, from the next free number on]
     #[arg(long)]
     pub(crate) repeat: Option<u32>,
-    /// Print the commands, run nothing
+    /// Print the commands without running them
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Print one JSON document for each repeat
+    /// Print one JSON document per repeat
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -255,7 +255,7 @@ pub(crate) struct LoadArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) root: RunsDir,
-    /// Only runs that have not ended
+    /// Only runs that are still active
     #[arg(long)]
     pub(crate) active: bool,
     /// Print one JSON document
@@ -284,7 +284,7 @@ pub(crate) struct StatusArgs {
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Print one JSON document a line, one for each change
+    /// Print JSON lines, one per change
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -293,8 +293,8 @@ pub(crate) struct WatchArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  aifb stop 4711            stop services and agents; the job's script goes on
-                            (what the run pushed to a Pushgateway is deleted, also of an ended run)
+  aifb stop 4711            stop services and agents; the job script continues
+                            (also deletes what the run, active or ended, pushed to a Pushgateway)
   aifb stop 4711 --job      and cancel the job")]
 pub(crate) struct StopArgs {
     #[command(flatten)]
@@ -319,7 +319,7 @@ pub(crate) struct ReportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Exit with code 6 when a verdict says not to believe a result
+    /// Exit with code 6 if a result has a verdict and should not be trusted
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -327,13 +327,13 @@ pub(crate) struct ReportArgs {
 /// `aifb recipe`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecipeCommand {
-    /// List the examples that come with aifb
+    /// List the example recipes
     List {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Print an example by name, or a recipe file with all defaults filled in
+    /// Print an example, or a recipe file with all defaults filled in
     #[command(after_help = "\
 Examples:
   aifb recipe show http-program > my.yaml
@@ -360,16 +360,16 @@ Examples:
 Examples:
   aifb metrics 4711 -o metrics.prom
   aifb metrics 4711 --push --gateway-url http://monitor-node:9091
-  aifb metrics 4711 --delete              what the run left on the gateway
+  aifb metrics 4711 --delete              delete what the run pushed
 Without --gateway-url: the gateway of the recipe, else PUSHGATEWAY_URL, else port 9091 of
 MONITORING_NODE, else http://localhost:9091.")]
 pub(crate) struct MetricsArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Write them into this file instead of printing them
+    /// Write the metrics to this file instead of printing them
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Push them to a Pushgateway, in the place of what the run's group had there
+    /// Push the metrics to a Pushgateway and replace the run's group there
     #[arg(long, conflicts_with = "output")]
     pub(crate) push: bool,
     /// Delete the run's groups on a Pushgateway
@@ -378,7 +378,7 @@ pub(crate) struct MetricsArgs {
     /// The Pushgateway
     #[arg(long, value_name = "URL")]
     pub(crate) gateway_url: Option<String>,
-    /// The group's job [default: benchmark; for --delete that and the one of runs]
+    /// Label `job` of the group [default: benchmark; --delete: also that of runs]
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<String>,
 }
@@ -387,17 +387,17 @@ pub(crate) struct MetricsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  aifb doctor                 what a user can see from here
-  aifb doctor --admin         also on all nodes: runs one short test job
-Exit code 1 when a check fails; warnings do not count.")]
+  aifb doctor                 checks from here, as a user
+  aifb doctor --admin         also checks all nodes with a short test job
+Exit code 1 if a check fails; warnings do not count.")]
 pub(crate) struct DoctorArgs {
-    /// Also run a test job over the nodes
+    /// Also check all nodes with a test job
     #[arg(long)]
     pub(crate) admin: bool,
-    /// Partition of the test job [default: Slurm's]
+    /// Partition of the test job [default: Slurm's default partition]
     #[arg(long, requires = "admin")]
     pub(crate) partition: Option<String>,
-    /// What a node of the test job says about itself
+    /// Print the facts about this node, as a task of the test job
     #[arg(long, hide = true)]
     pub(crate) node_report: bool,
     #[command(flatten)]
@@ -411,7 +411,7 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  eval \"$(aifb env --sh)\"     in a shell of the job that does not have the variables
+  eval \"$(aifb env --sh)\"     set the variables in a shell inside the job
   aifb env 4711 --json")]
 pub(crate) struct EnvArgs {
     #[command(flatten)]
