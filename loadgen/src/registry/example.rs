@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 use super::over_http;
 use crate::{
     clock::mono_ns,
+    job::{Job, Link, Start},
     record::Progress,
-    worker::{Job, Link, Start},
 };
 
 /// Answers every request on one connection after the other.
@@ -84,7 +84,7 @@ fn run(answer: &'static str, engine: &str) -> crate::record::checkpoint::WorkerR
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .unwrap();
-    runtime.block_on(over_http::<super::example_driver::Embed>(job, link)).unwrap()
+    runtime.block_on(over_http::<crate::driver::example_driver::Embed>(job, link)).unwrap()
 }
 
 #[test]
@@ -94,6 +94,6 @@ fn it_runs_on_every_engine() {
         assert_eq!((record.tally.sent, record.tally.ok), (20, 20), "{:?}", record.examples);
         let record = run("[[]]", engine);
         assert_eq!(record.tally.failed, 20);
-        assert_eq!(record.tally.errors[&super::Class::EmptyResponse], 20);
+        assert_eq!(record.tally.errors[&crate::fault::Class::EmptyResponse], 20);
     }
 }

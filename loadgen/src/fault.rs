@@ -118,7 +118,7 @@ impl Fault {
 
 /// A text of at most about `most` bytes: of a longer one the middle is left out, for a Python
 /// traceback says what happened at its end.
-pub(super) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return text.into();
     }

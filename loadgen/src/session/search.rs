@@ -11,7 +11,8 @@ use aifb_schema::{
 };
 use aifb_stats::search::{Next, Range, next, outcome};
 
-use crate::{cli::Run, error::Fatal, merge, progress::ProgressLine, standalone::one};
+use super::{progress::ProgressLine, standalone::one};
+use crate::{cli::Run, error::Fatal, merge};
 
 /// The search that the options ask for.
 ///

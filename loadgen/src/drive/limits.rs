@@ -8,8 +8,8 @@ use nix::{
 
 use crate::{
     error::Fatal,
+    job::Job,
     plan::{Sends, WorkerPlan},
-    worker::Job,
 };
 
 /// Descriptors for everything but connections: files, timer, sockets to the agent, resolver.

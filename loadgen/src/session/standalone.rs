@@ -21,17 +21,21 @@ use aifb_schema::{
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::{
+    join::{INTERRUPTED, Join},
+    progress::{ProgressLine, Whole},
+    search,
+    stop_rules::Watch,
+    summary,
+    worker::Worker,
+};
 use crate::{
     cli::{DriverWord, Run},
     clock::mono_ns,
     error::Fatal,
-    join::{INTERRUPTED, Join},
+    job::{Job, Start, Stop},
     merge,
-    progress::{ProgressLine, Whole},
-    search, summary,
-    watch::Watch,
     wire::API_KEY,
-    worker::{Job, Start, Stop, Worker},
 };
 
 /// From "ready" to the first request: enough for the loop to be asleep when it comes.

@@ -34,10 +34,13 @@ use crate::{
     cli::JoinOptions,
     clock::{epoch_minus_mono, mono_ns},
     error::Fatal,
-    merge, record,
-    record::checkpoint,
+    job::{Job, Start},
+    merge,
+    record::{
+        self, checkpoint,
+        start::{START, StartFile, read_bounded},
+    },
     sys,
-    worker::{Job, Start},
 };
 
 /// Longest time until all ranks have joined, as inside a run.
@@ -55,9 +58,6 @@ const LOST_AFTER: Duration = Duration::from_secs(25);
 
 /// Longest wait for the leader's result, once every rank has ended.
 const MERGE_MAX: Duration = Duration::from_secs(300);
-
-/// Bytes of one of the files here: one carries a load, as a recipe of 64 KiB may have it.
-const FILE_MAX: u64 = 1024 * 1024;
 
 /// How the reason of a rank begins that a signal ended.
 pub(crate) const INTERRUPTED: &str = "interrupted by";
@@ -84,23 +84,6 @@ struct Hello {
     /// What the load is, without what belongs to the rank.
     load: String,
 }
-
-/// The common start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StartFile {
-    /// Boot of rank 0's node: the same means the same clock.
-    boot: String,
-    mono_ns: u64,
-    epoch_ns: u64,
-    /// Error of that node's wall clock, as its kernel states it.
-    error_ns: u64,
-    /// Why a load inside a run does not go by its agents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    because: Option<String>,
-}
-
-/// Name of the file with [`StartFile`].
-const START: &str = "start.json";
 
 impl Join {
     /// The place that options and environment say; `None` without `--join`.
@@ -349,12 +332,6 @@ impl Join {
     }
 }
 
-/// Why the workers of a load inside a run met through files, if they did.
-pub(crate) fn because(folder: &Path) -> Option<String> {
-    let start: StartFile = serde_json::from_slice(&read_bounded(&folder.join(START)).ok()?).ok()?;
-    start.because
-}
-
 /// What is known of a rank's record.
 #[derive(Debug)]
 struct Watched {
@@ -413,13 +390,6 @@ fn boot() -> String {
         Ok(namespace) => format!("{boot} {}", namespace.display()),
         Err(_) => boot,
     }
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(FILE_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{cell::Cell, fmt};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
-use super::class::shortened;
+use crate::fault::shortened;
 
 /// Values that are kept: an error object has some ten.
 const VALUES_MAX: u32 = 64;

@@ -6,11 +6,12 @@ use aifb_schema::recipe::Load;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use super::{Ask, Class, Fault};
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::{Job, Made},
+    plan::Ask,
     wire::{Route, Wire},
-    worker::{Job, Made},
     workload::Item,
 };
 

@@ -7,8 +7,8 @@ use aifb_schema::recipe::Load;
 use aifb_stats::stopping::Judge;
 
 use crate::{
-    record::Progress,
-    worker::{Stop, StoppedBy},
+    job::Stop,
+    record::{Progress, checkpoint::StoppedBy},
 };
 
 /// Looks at a worker once a second.

@@ -59,7 +59,7 @@ fn a_folder_inside_a_run_is_used_once() {
         let why = "the agent is gone".to_owned();
         Join::inside(folder.path().to_owned(), (rank, 2), Duration::ZERO, why)
     };
-    assert!(inside(0).is_ok() && because(folder.path()).is_none());
+    assert!(inside(0).is_ok() && record::start::because(folder.path()).is_none());
     fs::write(record::checkpoint_path(folder.path(), 1), "").unwrap();
     assert!(inside(0).is_ok() && inside(1).unwrap_err().contains("from before"));
     fs::write(folder.path().join(file::RESULT), "").unwrap();

@@ -16,10 +16,8 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::{
-    clock::mono_ns,
-    sys::{self, Timer},
-};
+use super::mono_ns;
+use crate::sys::{self, Timer};
 
 /// How long before the deadline a spinning pacer wakes: above the usual wake-up latency of a
 /// virtual CPU (about 50 µs from idle).
@@ -94,20 +92,13 @@ impl Pacer {
     }
 }
 
-/// Lets the calling thread's sleeps end on time: without it the kernel may add 50 µs to each.
-pub(crate) fn remove_timer_slack() {
-    // Refused only by kernels without the call; then sleeps are a little later, and the measured
-    // client lag says so.
-    let _ignored = nix::sys::prctl::set_timerslack(1);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn lags(spin: bool, waits: usize) -> Vec<u64> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        remove_timer_slack();
+        super::super::remove_timer_slack();
         runtime.block_on(async {
             let mut pacer = Pacer::new(spin).unwrap();
             let start = mono_ns();

@@ -12,7 +12,7 @@ use aifb_schema::{
     result::LoadResult,
 };
 
-use crate::{error::Fatal, merge, record::checkpoint, worker::Job};
+use crate::{error::Fatal, job::Job, record::checkpoint};
 
 /// Most workers that a record may speak of: more than tasks in any step, and few enough that a
 /// damaged record does not fill the memory.
@@ -48,7 +48,7 @@ fn result(mut plan: LoadPlan) -> Result<LoadResult, Fatal> {
     if let Some(level) = level {
         plan.load = plan.load.at_level(level).map_err(Fatal::loadgen)?;
     }
-    merge::result(&Job::new(plan, 0)?, &lost)
+    super::result(&Job::new(plan, 0)?, &lost)
 }
 
 /// What the workers' records say.
