@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, time::Duration};
 
-use aifb_schema::recipe::EngineTls;
+use aifb_schema::recipe::Tls;
 use anyhow::{Context as _, bail};
 use ureq::{
     Agent,
@@ -18,7 +18,7 @@ const PEM_MAX: u64 = 16 << 20;
 ///
 /// # Errors
 /// A file cannot be read, or does not hold what it should.
-pub(crate) fn agent(patience: Duration, tls: &EngineTls) -> anyhow::Result<Agent> {
+pub(crate) fn agent(patience: Duration, tls: &Tls) -> anyhow::Result<Agent> {
     let roots = match &tls.ca {
         Some(path) => RootCerts::from(certificates(path)?),
         None => RootCerts::PlatformVerifier,

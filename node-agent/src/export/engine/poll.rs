@@ -14,7 +14,7 @@ use std::{
 
 use aifb_schema::{
     metric::{self, Family},
-    recipe::EngineTls,
+    recipe::Tls,
 };
 
 use super::{family::family, page};
@@ -68,7 +68,7 @@ pub(crate) struct Address {
     /// Its URL.
     pub(crate) url: String,
     /// Whom its https server is trusted to be, by files with whole paths.
-    pub(crate) tls: Option<EngineTls>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Engines {
