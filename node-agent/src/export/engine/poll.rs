@@ -19,9 +19,8 @@ use aifb_schema::{
 
 use super::{family::family, page};
 use crate::{
-    http,
+    http::{self, tls},
     sample::{Source, Tick},
-    tls,
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.

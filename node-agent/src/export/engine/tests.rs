@@ -13,8 +13,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use super::{Address, Engines, poll::PATIENCE};
 use crate::{
     export::fixture::{Keys, Reply, Stand},
+    http::tls,
     sample::{Attached, Config, Sampler, Watched},
-    tls,
 };
 
 const PAGE: &str = "# HELP e:running Requests that run\n# TYPE e:running gauge\n\
@@ -85,11 +85,7 @@ fn a_page_is_asked_for_by_https_of_whom_is_trusted() {
     ask("known", &closed, Tls { cert, key, ..trusting() });
     ask("untrusted", &open, Tls::default());
     ask("unknown", &closed, trusting());
-    ask(
-        "fileless",
-        &open,
-        Tls { ca: Some("/nonexistent/ca".into()), ..Tls::default() },
-    );
+    ask("fileless", &open, Tls { ca: Some("/nonexistent/ca".into()), ..Tls::default() });
     let attached = Attached { sources: vec![Box::new(engines.clone())], sink: None };
     let handle = Sampler::start(config(folder.path()), Watched::default(), attached).unwrap();
     let polls = |page: &str, name: &str, outcome: &str| -> u32 {

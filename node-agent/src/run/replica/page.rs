@@ -27,8 +27,7 @@ pub(super) fn of(
         return Some(Address { url: format!("http://{address}{}", metrics.path), tls: None });
     };
     let whole = |path: Option<String>| path.map(|path| expand(&path));
-    let tls =
-        Tls { ca: whole(tls.ca), cert: whole(tls.cert), key: whole(tls.key), ..tls };
+    let tls = Tls { ca: whole(tls.ca), cert: whole(tls.cert), key: whole(tls.key), ..tls };
     // By the name that its certificate is for.
     let host = match endpoint.host.parse() {
         Ok(IpAddr::V6(v6)) => format!("[{v6}]"),

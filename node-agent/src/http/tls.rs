@@ -9,7 +9,7 @@ use ureq::{
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
 };
 
-use crate::http;
+use super::with;
 
 /// Largest file of certificates: the bundle of a system is about 200 KB.
 const PEM_MAX: u64 = 16 << 20;
@@ -30,7 +30,7 @@ pub(crate) fn agent(patience: Duration, tls: &Tls) -> anyhow::Result<Agent> {
         _ => None,
     };
     let config = TlsConfig::builder().root_certs(roots).client_cert(client);
-    Ok(http::with(patience, config.disable_verification(tls.insecure).build()))
+    Ok(with(patience, config.disable_verification(tls.insecure).build()))
 }
 
 fn certificates(path: &str) -> anyhow::Result<Vec<Certificate<'static>>> {
