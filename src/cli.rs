@@ -40,17 +40,17 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Start the services of a recipe inside an allocation that has none yet
     Up(UpArgs),
-    /// Wait until the services of a run answer
+    /// Wait until the services of a run are healthy
     Wait(WaitArgs),
-    /// Run the loads of the present run: every point, every repeat
+    /// Run every load of the current run (all sweep points and repeats)
     Load(LoadArgs),
     /// List runs
     List(ListArgs),
     /// Show one run: state, nodes, services, loads
     Status(StatusArgs),
-    /// Follow one run until it ends, one line for each change
+    /// Follow one run until it ends, one line per change
     Watch(WatchArgs),
-    /// Stop a run: services end in order, the records are closed
+    /// Stop a run: end its services in order and complete its records
     Stop(StopArgs),
     /// Logs of services and agents: show, follow, send to Loki, export
     #[command(subcommand)]
@@ -59,12 +59,12 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Print the results of a run for Prometheus, or push them to a Pushgateway
     Metrics(MetricsArgs),
-    /// Examples, format and meaning of recipes
+    /// Example recipes, JSON Schema and reference of all keys
     #[command(subcommand)]
     Recipe(RecipeCommand),
-    /// Look for what would keep a benchmark from running here
+    /// Check whether benchmarks can run here
     Doctor(DoctorArgs),
-    /// Print the environment that a run gives to its clients
+    /// Print the environment variables for the clients of a run
     Env(EnvArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -109,13 +109,13 @@ pub(crate) struct RunSelector {
 /// `aifb recipe`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecipeCommand {
-    /// List the examples that come with aifb
+    /// List the example recipes
     List {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Print an example by name, or a recipe file with all defaults filled in
+    /// Print an example, or a recipe file with all defaults filled in
     #[command(after_help = "\
 Examples:
   aifb recipe show http-program > my.yaml
@@ -140,17 +140,17 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  aifb doctor                 what a user can see from here
-  aifb doctor --admin         also on all nodes: runs one short test job
-Exit code 1 when a check fails; warnings do not count.")]
+  aifb doctor                 checks from here, as a user
+  aifb doctor --admin         also checks all nodes with a short test job
+Exit code 1 if a check fails; warnings do not count.")]
 pub(crate) struct DoctorArgs {
-    /// Also run a test job over the nodes
+    /// Also check all nodes with a test job
     #[arg(long)]
     pub(crate) admin: bool,
-    /// Partition of the test job [default: Slurm's]
+    /// Partition of the test job [default: Slurm's default partition]
     #[arg(long, requires = "admin")]
     pub(crate) partition: Option<String>,
-    /// What a node of the test job says about itself
+    /// Print the facts about this node, as a task of the test job
     #[arg(long, hide = true)]
     pub(crate) node_report: bool,
     #[command(flatten)]

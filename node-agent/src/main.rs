@@ -1,5 +1,5 @@
 //! The per-node agent of aifb: checks recipes at submission (`prepare`), starts the agents of a
-//! job (`launch`), is one (`run`), and samples a node on its own (`sample`).
+//! job (`launch`), runs as one (`run`), and samples a node standalone (`sample`).
 
 use std::process::ExitCode;
 
@@ -37,13 +37,13 @@ enum Command {
     Prepare(prepare::Arguments),
     /// Start the agents of this job, or one agent on this machine with --local.
     Launch(launch::Arguments),
-    /// Be the agent of this node; started by `launch`.
+    /// Run the agent of this node; started by `launch`.
     Run(run::Arguments),
-    /// Sample this node into a file, without Slurm or service; show it on /metrics with --listen.
+    /// Sample this node to a file, without Slurm or service; --listen also serves /metrics.
     Sample(standalone::Arguments),
     /// Send the logs of a folder, or of a run, to Loki.
     Ship(ship::Arguments),
-    /// Start a program and end all it leaves behind; started by `run`.
+    /// Run a program and end all processes that it leaves behind; started by `run`.
     #[command(hide = true)]
     Supervise(supervisor::Arguments),
 }

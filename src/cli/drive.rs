@@ -15,7 +15,7 @@ Examples:
   aifb run recipe.yaml --set load.chat.seed=7 --dry-run
   aifb run recipe.yaml -- ./my-job.sh 10       with a job script of your own
   aifb run --local recipe.yaml                 on this machine, without Slurm
-The first Ctrl-C leaves the job running and says how to stop it; with --local it stops the run.")]
+The first Ctrl-C leaves the job running and prints how to stop it; with --local it stops the run.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) input: RecipeInput,
@@ -36,16 +36,16 @@ pub(crate) struct RunArgs {
     /// Return as soon as the job is submitted
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// One more option for sbatch, such as --sbatch=--reservation=x; repeatable
+    /// Additional sbatch option, such as --sbatch=--reservation=x; repeatable
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub(crate) sbatch: Vec<String>,
-    /// Print what would be submitted, submit nothing
+    /// Print what would be submitted, without submitting it
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
-    /// Job script and its arguments, instead of the shipped benchmark script
+    /// Job script and its arguments, instead of the built-in benchmark script
     #[arg(last = true, value_name = "SCRIPT")]
     pub(crate) script: Vec<OsString>,
 }
@@ -66,7 +66,7 @@ pub(crate) enum PluginUse {
 #[command(after_help = "\
 Example:
   aifb validate recipe.yaml --set services.llm.gpus=2
-Exit code 0: sbatch --aifb-recipe would accept it; 2: it would refuse it with the same words.")]
+Exit code 0: sbatch --aifb-recipe would accept the recipe; 2: it would refuse it with the same message.")]
 pub(crate) struct ValidateArgs {
     #[command(flatten)]
     pub(crate) input: RecipeInput,
@@ -79,10 +79,10 @@ pub(crate) struct ValidateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples, inside an allocation (salloc, or a job script where the plugin is missing):
-  eval \"$(aifb up recipe.yaml --sh)\"     start the services, set SERVICE_URL and the rest
-  aifb up recipe.yaml                     start them and print where they answer")]
+  eval \"$(aifb up recipe.yaml --sh)\"     start the services, set SERVICE_URL and the other variables
+  aifb up recipe.yaml                     start them and print their addresses")]
 pub(crate) struct UpArgs {
-    /// Recipe file [default: the recipe that came with the job]
+    /// Recipe file [default: the recipe submitted with the job]
     #[arg(value_name = "RECIPE")]
     pub(crate) recipe: Option<PathBuf>,
     #[command(flatten)]
@@ -103,10 +103,10 @@ pub(crate) struct UpArgs {
     pub(crate) json: bool,
 }
 
-/// What is waited for before the script goes on.
+/// What to wait for before the script continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WaitFor {
-    /// Every service answers
+    /// All services are healthy
     Healthy,
     /// Nothing
     None,
@@ -132,7 +132,7 @@ pub(crate) struct WaitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples, inside a job that has a run:
-  aifb load                       everything that the recipe asks for
+  aifb load                       all loads of the recipe
   aifb load chat --point 2        one load at one point of the sweep
   aifb load --dry-run             print the srun commands")]
 pub(crate) struct LoadArgs {
@@ -142,13 +142,13 @@ pub(crate) struct LoadArgs {
     /// Only this point of the sweep
     #[arg(long)]
     pub(crate) point: Option<u32>,
-    /// Only this repeat [default: as many as the recipe says, from the next free number on]
+    /// Only this repeat [default: the recipe's number of repeats, from the next free number on]
     #[arg(long)]
     pub(crate) repeat: Option<u32>,
-    /// Print the commands, run nothing
+    /// Print the commands without running them
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Print one JSON document for each repeat
+    /// Print one JSON document per repeat
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -157,8 +157,8 @@ pub(crate) struct LoadArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  aifb stop 4711            stop services and agents; the job's script goes on
-                            (what the run pushed to a Pushgateway is deleted, also of an ended run)
+  aifb stop 4711            stop services and agents; the job script continues
+                            (also deletes what the run, active or ended, pushed to a Pushgateway)
   aifb stop 4711 --job      and cancel the job")]
 pub(crate) struct StopArgs {
     #[command(flatten)]

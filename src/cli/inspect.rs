@@ -1,4 +1,4 @@
-//! The verbs that show runs and what they measured: their options and help texts.
+//! The verbs that show runs and their measurements: their options and help texts.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::{RunSelector, RunsDir};
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) root: RunsDir,
-    /// Only runs that have not ended
+    /// Only runs that are still active
     #[arg(long)]
     pub(crate) active: bool,
     /// Print one JSON document
@@ -41,7 +41,7 @@ pub(crate) struct StatusArgs {
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Print one JSON document a line, one for each change
+    /// Print JSON lines, one per change
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) struct ReportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Exit with code 6 when a verdict says not to believe a result
+    /// Exit with code 6 if a result has a verdict and should not be trusted
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -69,16 +69,16 @@ pub(crate) struct ReportArgs {
 Examples:
   aifb metrics 4711 -o metrics.prom
   aifb metrics 4711 --push --gateway-url http://monitor-node:9091
-  aifb metrics 4711 --delete              what the run left on the gateway
+  aifb metrics 4711 --delete              delete what the run pushed
 Without --gateway-url: the gateway of the recipe, else PUSHGATEWAY_URL, else port 9091 of
 MONITORING_NODE, else http://localhost:9091.")]
 pub(crate) struct MetricsArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Write them into this file instead of printing them
+    /// Write the metrics to this file instead of printing them
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Push them to a Pushgateway, in the place of what the run's group had there
+    /// Push the metrics to a Pushgateway and replace the run's group there
     #[arg(long, conflicts_with = "output")]
     pub(crate) push: bool,
     /// Delete the run's groups on a Pushgateway
@@ -87,7 +87,7 @@ pub(crate) struct MetricsArgs {
     /// The Pushgateway
     #[arg(long, value_name = "URL")]
     pub(crate) gateway_url: Option<String>,
-    /// The group's job [default: benchmark; for --delete that and the one of runs]
+    /// Label `job` of the group [default: benchmark; --delete: also that of runs]
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<String>,
 }
@@ -96,7 +96,7 @@ pub(crate) struct MetricsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  eval \"$(aifb env --sh)\"     in a shell of the job that does not have the variables
+  eval \"$(aifb env --sh)\"     set the variables in a shell inside the job
   aifb env 4711 --json")]
 pub(crate) struct EnvArgs {
     #[command(flatten)]

@@ -9,6 +9,7 @@
 
 mod bad_recipes;
 mod logs;
+mod old_runs;
 mod programs;
 mod regressions;
 mod runs;

@@ -42,10 +42,10 @@ use status::Status;
 /// Arguments of `launch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The job, where the environment does not name it.
+    /// Job id, if the environment does not have it.
     #[arg(long, value_name = "N")]
     jobid: Option<u32>,
-    /// One agent on this machine, without Slurm.
+    /// Start one agent on this machine, without Slurm.
     #[arg(long, conflicts_with = "jobid")]
     local: bool,
 }

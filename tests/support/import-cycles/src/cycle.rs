@@ -13,6 +13,8 @@ const PLACES_SHOWN: usize = 4;
 /// Modules each of which leads to all others, and the uses between them.
 #[derive(Debug)]
 pub(crate) struct Cycle {
+    /// Modules between the crate's root and these.
+    pub(crate) depth: usize,
     pub(crate) modules: Vec<String>,
     /// `a → b`, and where it stands as `file:line`.
     pub(crate) uses: Vec<(String, Vec<String>)>,
@@ -107,5 +109,9 @@ fn cycle(parent: &[String], members: &[&str], siblings: &Siblings<'_>) -> Cycle 
     }
     // The edge that the fewest places make is the one to cut.
     uses.sort_by_key(|(_, places)| places.len());
-    Cycle { modules: members.iter().map(|member| name(member)).collect(), uses }
+    Cycle {
+        depth: parent.len(),
+        modules: members.iter().map(|member| name(member)).collect(),
+        uses,
+    }
 }

@@ -1,6 +1,7 @@
-//! `import-cycles ROOT...`: finds modules of a crate that import each other.
+//! `import-cycles [--top] ROOT...`: finds modules of a crate that import each other.
 //!
-//! ROOT is a crate's root file (`src/main.rs`, `src/lib.rs`). Modules of one parent must not form a
+//! ROOT is a crate's root file (`src/main.rs`, `src/lib.rs`); behind `--top` only its top-level modules
+//! count. Modules of one parent must not form a
 //! cycle, at the top of a crate or deeper: what a module is built on can then be read, tested and
 //! moved without it. A parent and its own children may use each other, as is usual in Rust. Code
 //! for tests only (`#[cfg(test)]`) does not count.
@@ -25,9 +26,13 @@ mod tests;
 use module::Tree;
 
 fn main() -> ExitCode {
-    let mut found = false;
+    let (mut found, mut top) = (false, false);
     for root in std::env::args_os().skip(1) {
-        match report(Path::new(&root)) {
+        if root == "--top" {
+            top = true;
+            continue;
+        }
+        match report(Path::new(&root), top) {
             Ok(clean) => found |= !clean,
             Err(error) => {
                 let _ignored = writeln!(io::stderr(), "import-cycles: {error}");
@@ -38,10 +43,11 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(found))
 }
 
-/// Prints the cycles of one crate; true if there are none.
-fn report(root: &Path) -> io::Result<bool> {
+/// Prints the cycles of one crate, of all its modules or those at its top; true if there are none.
+fn report(root: &Path, top: bool) -> io::Result<bool> {
     let tree = Tree::read(root)?;
-    let cycles = cycle::all(&tree, &resolve::uses(&tree));
+    let mut cycles = cycle::all(&tree, &resolve::uses(&tree));
+    cycles.retain(|cycle| !top || cycle.depth == 0);
     let mut out = io::stdout().lock();
     for cycle in &cycles {
         write!(out, "{}: {cycle}", root.display())?;
