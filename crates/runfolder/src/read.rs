@@ -1,10 +1,10 @@
 //! Reading with bounds: JSON records, files of JSON lines, samples.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, Read as _},
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aifb_schema::samples::{self, Recording};
@@ -55,26 +55,58 @@ impl<T: DeserializeOwned> Lines<T> {
     }
 }
 
+/// Follows a file of JSON lines while it grows.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Follow {
+    /// From the beginning of this file, which need not exist yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), offset: 0 }
+    }
+
+    /// The whole lines that were added since the last call, of at most `bytes_max` bytes; lines
+    /// that are not what they should be are left out, and a torn last one waits for its end.
+    ///
+    /// # Errors
+    /// The file cannot be read; the next call begins where this one did.
+    pub fn added<T: DeserializeOwned>(&mut self, bytes_max: u64) -> io::Result<Vec<T>> {
+        let mut file = regular(&self.path)?;
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.offset))?;
+        file.take(bytes_max).read_to_end(&mut bytes)?;
+        let lines = Lines::of(&bytes);
+        self.offset += bytes.len() as u64 - lines.torn_bytes;
+        Ok(lines.values)
+    }
+}
+
 /// The first `bytes_max` bytes of a regular file. Never waits for a writer, as opening a FIFO
 /// would.
 ///
 /// # Errors
 /// It cannot be read, or is a folder, a FIFO or a device.
 pub fn bounded(path: &Path, bytes_max: u64) -> io::Result<Bounded> {
+    let file = regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    let cut = bytes.len() as u64 > bytes_max;
+    bytes.truncate(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    Ok(Bounded { bytes, cut })
+}
+
+fn regular(path: &Path) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
-    if !kind.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
-    let cut = bytes.len() as u64 > bytes_max;
-    bytes.truncate(usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    Ok(Bounded { bytes, cut })
+    if kind.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 /// The text of a file of at most `bytes_max` bytes.
@@ -150,6 +182,19 @@ mod tests {
             let found: Lines<i32> = Lines::of(bytes);
             assert_eq!((found.values.as_slice(), found.unreadable), (values, unreadable));
             assert_eq!(found.torn_bytes, torn, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_followed_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let mut follow = Follow::new(&path);
+        assert!(follow.added::<u32>(100).is_err());
+        for (text, added) in [("1\n2\n3", &[1, 2][..]), ("1\n2\n33\n", &[33]), ("1\n2\n33\n", &[])]
+        {
+            fs::write(&path, text).unwrap();
+            assert_eq!(follow.added::<u32>(100).unwrap(), added);
         }
     }
 
