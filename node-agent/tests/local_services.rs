@@ -141,7 +141,7 @@ fn a_fixed_port_that_is_taken_is_named() {
     let mut run = Run::start(&sleeper(STAY, &format!("    port: {port}\n")));
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    assert!(text.contains(&format!("port {port} is taken on node")), "{text}");
+    assert!(text.contains(&format!("port {port} is in use on node")), "{text}");
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_failed_fetch_is_told_with_the_reference() {
     let mut run = Run::start_with(recipe, &[], &variables);
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    for part in ["fetching image 'docker://a/b:1'", "code 255", "hint: fetch it where"] {
+    for part in ["fetching image 'docker://a/b:1'", "code 255", "hint: fetch it on a machine"] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(run.file("services/a/stderr.log"), "no network\n");

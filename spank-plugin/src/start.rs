@@ -204,7 +204,7 @@ fn follow(status: OwnedFd, limit: Duration, killable: bool) -> Result<Vec<Variab
             Err(err) => return Err(lost(&answer, &format!("reading failed: {err}"))),
         };
         if count == 0 {
-            return Err(lost(&answer, "the launcher died without a word"));
+            return Err(lost(&answer, "the launcher died without a message"));
         }
         match answer.push(piece.get(..count).unwrap_or_default()) {
             Ok(None) => {}
@@ -244,7 +244,9 @@ fn with_folder(answer: &Answer, text: &str) -> Message {
         answer.variables().iter().find(|(name, _)| name.to_bytes() == env::RUN_DIR.as_bytes());
     match folder {
         Some((_, folder)) => message.hint(format!("see the logs in {}", folder.to_string_lossy())),
-        None => message.hint("the launcher made no run folder; is aifb-agent whole on this node?"),
+        None => message.hint(
+            "the launcher made no run folder; check the installation of aifb-agent on this node",
+        ),
     }
 }
 

@@ -189,7 +189,7 @@ fn outcomes(cluster: &Cluster) {
     assert_eq!(cluster.batch(&flag, "slow"), ("script starts\nid c-77\n".into(), Some(0)));
     for (mode, code, expected) in [
         ("failed", 4, "service 'llm' failed: exit 1\n  its last words\nhint: look\n"),
-        ("die", 5, "the launcher died without a word (owner: node)"),
+        ("die", 5, "the launcher died without a message (owner: node)"),
         ("hang", 4, "not within 3s (owner: service"),
     ] {
         let (output, ended) = cluster.batch(&flag, mode);

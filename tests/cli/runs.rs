@@ -121,7 +121,7 @@ fn a_run_whose_job_goes_on_is_not_lost() {
     );
     // Nobody answers: stopping it is Slurm's business.
     let stopped = place.aifb(&["stop", "20", "--json"]).json();
-    assert_eq!(stopped["how"], "no agent answers; job cancelled");
+    assert_eq!(stopped["how"], "no agent responds; job cancelled");
     assert_eq!(called(&place, "scancel"), ["20"]);
 }
 

@@ -271,7 +271,7 @@ impl Coordinator {
         if let Some((_, at)) = finish.signal {
             let over = at.elapsed().saturating_sub(AFTER_SIGNAL);
             if !over.is_zero() {
-                tracing::warn!(over_ms = over.as_millis(), "the end took longer than planned");
+                tracing::warn!(over_ms = over.as_millis(), "the shutdown took longer than planned");
             }
         }
         self.enter(state, &message);

@@ -102,15 +102,19 @@ impl Coordinator {
     ) -> Result<(), Failure> {
         let refused = |reason: String| Failure::new(Owner::Loadgen, worker.load.as_str(), reason);
         if protocol != PROTOCOL {
-            let reason = format!("the load generator speaks protocol {protocol}, not {PROTOCOL}");
-            return Err(refused(reason).with_hint("use the aifb-loadgen beside this aifb-agent"));
+            let reason = format!("the load generator uses protocol {protocol}, not {PROTOCOL}");
+            return Err(refused(reason)
+                .with_hint("use the aifb-loadgen from the folder of this aifb-agent"));
         }
         if self.over() {
             let ending = || refused("the run is ending".to_owned());
             return Err(self.record.failure.clone().unwrap_or_else(ending));
         }
         if size == 0 || size > WORKERS_MAX || worker.rank >= size {
-            return Err(refused(format!("rank {} of {size} workers is impossible", worker.rank)));
+            return Err(refused(format!(
+                "rank {} is out of range for {size} workers",
+                worker.rank
+            )));
         }
         let step = if several { SEVERAL_STEPS } else { worker.step.as_str() };
         let gathers =
@@ -210,7 +214,10 @@ impl Coordinator {
             let outcome = match tokio::time::timeout(JOIN_DEADLINE, work).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Err(of_node(error.to_string())),
-                Err(_) => Err(of_node(format!("making '{}': no answer in time", folder.display()))),
+                Err(_) => Err(of_node(format!(
+                    "making '{}': the file system did not respond in time",
+                    folder.display()
+                ))),
             };
             own.tell(Message::LoadPrepared(Prepared { index, folder, outcome }));
         });
@@ -289,7 +296,7 @@ impl Coordinator {
         let Some(run) = self.loads.get_mut(index) else { return };
         let done = |(_, worker): &(&u32, &Worker)| worker.state == WorkerState::Done;
         let Some(leader) = run.workers.iter().find(done).map(|(rank, _)| *rank) else {
-            let reason = "all its workers were lost; their own files hold what they measured";
+            let reason = "all its workers were lost; their files contain their measurements";
             let failure = Failure::new(Owner::Loadgen, run.name(), reason);
             let failure = run.failure.clone().unwrap_or(failure);
             self.fail_load(index, failure);
@@ -341,7 +348,7 @@ impl Coordinator {
         let whole = matches!(worker.state, WorkerState::Done | WorkerState::Gone);
         worker.state = if whole { WorkerState::Gone } else { WorkerState::Lost };
         if !whole {
-            let why = failure.as_ref().map_or("its connection ended", |f| f.reason.as_str());
+            let why = failure.as_ref().map_or("its connection closed", |f| f.reason.as_str());
             let (name, text) = (run.name().to_owned(), format!("worker {rank} on {node}: {why}"));
             self.event("load", &name, &text);
         }

@@ -185,7 +185,7 @@ impl Coordinator {
                 && replica.node == node
                 && name_of(recipe, replica.service) == event.service
         }) else {
-            tracing::warn!(node, event.service, event.replica, "news of an unknown replica");
+            tracing::warn!(node, event.service, event.replica, "report about an unknown replica");
             return;
         };
         let message = told(&event.change);
