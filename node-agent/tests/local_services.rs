@@ -85,7 +85,7 @@ fn a_service_that_exits_at_once_fails_the_run_with_its_last_words() {
     let mut run = Run::start(&sleeper("echo no such model >&2; exit 3", ""));
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    for part in ["web: exited with code 3", "(owner: service)", "| no such model", "run folder: /"]
+    for part in ["web: exited with code 3", "(cause: service)", "| no such model", "run folder: /"]
     {
         assert!(text.contains(part), "{text}");
     }
@@ -151,7 +151,7 @@ fn a_free_port_that_was_lost_is_replaced() {
     let mut run = Run::start(&sleeper(script, ""));
     run.ready();
     assert_eq!(run.end(), "completed");
-    let starts = run.told().iter().filter(|line| line.contains("started, pid")).count();
+    let starts = run.told().iter().filter(|line| line.contains(": started")).count();
     assert_eq!(starts, 2, "{:?}", run.told());
 }
 

@@ -225,7 +225,7 @@ fn say_waiting(waited: Duration, limit: Duration) {
 
 fn too_late(answer: &Answer, limit: Duration) -> Failure {
     let text = format!(
-        "waiting for healthy services: not within {} (owner: service; wait_max= in \
+        "waiting for healthy services: not within {} (cause: service; wait_max= in \
          plugstack.conf is the limit)",
         duration(limit)
     );
@@ -233,7 +233,7 @@ fn too_late(answer: &Answer, limit: Duration) -> Failure {
 }
 
 fn lost(answer: &Answer, cause: &str) -> Failure {
-    let text = format!("waiting for healthy services: {cause} (owner: node)");
+    let text = format!("waiting for healthy services: {cause} (cause: node)");
     Failure { code: exit::INCOMPLETE, message: FailureText::Ours(with_folder(answer, &text)) }
 }
 

@@ -5,7 +5,10 @@
 //!     merging ─result written─▶ done | failed
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, NodeOrder, ToWorker, WorkerId, WorkerMessage},
@@ -66,8 +69,9 @@ impl Coordinator {
                 known.state = WorkerState::Ready;
                 let first = run.workload_hash.get_or_insert_with(|| workload_hash.clone());
                 let same = *first == workload_hash;
-                let text = format!("worker {rank} on {node} ready, plan {plan_hash}");
-                self.event("load", &worker.load, &text);
+                let text = format!("worker {rank} on {node} ready");
+                let fields = BTreeMap::from([("plan_hash".to_owned(), plan_hash.into())]);
+                self.event_on(self.own_node(), "load", &worker.load, &text, fields);
                 if !same {
                     let reason = format!(
                         "worker {rank} on {node} found other dataset, trace or tokenizer files than the workers before it"

@@ -241,9 +241,7 @@ impl Coordinator {
             ("error_ns".to_owned(), clock.error_ns.into()),
             ("measured_mono_ns".to_owned(), clock.measured_mono_ns.into()),
         ]);
-        let message =
-            format!("clock offset {} ns, error at most {} ns", clock.offset_ns, clock.error_ns);
-        self.event_on(name, "node", name, &message, fields);
+        self.event_on(name, "node", name, "clock offset measured", fields);
         for run in self.loads.iter_mut().filter(|run| !run.state.over()) {
             run.clock_measured(name, clock);
         }

@@ -258,8 +258,8 @@ impl Replica {
                         .with_hint(format!("its port {port} seems to be in use; use port: auto")),
                     (None, 0) => failure,
                     (None, count) => failure.with_hint(format!(
-                        "it left {count} processes in the background, which were ended; a service \
-                         must stay in the foreground"
+                        "its background processes ({count}) were ended; a service must stay in \
+                         the foreground"
                     )),
                 }
             }
