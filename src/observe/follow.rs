@@ -94,7 +94,9 @@ impl Follower {
 
     /// Events that were added since the last look.
     fn events(&mut self) -> Vec<Event> {
-        self.events.added(EVENTS_BYTES).unwrap_or_default()
+        let mut events: Vec<Event> = self.events.added(EVENTS_BYTES).unwrap_or_default();
+        events.retain(|event| !event.fields.contains_key("offset_ns"));
+        events
     }
 }
 
