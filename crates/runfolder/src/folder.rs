@@ -350,7 +350,7 @@ impl RepeatFolder {
     /// The repeats of the same point before this one, whether they exist or not.
     pub fn before(&self) -> impl Iterator<Item = Self> + '_ {
         (0..self.repeat).filter_map(|repeat| {
-            let path = self.path.parent()?.join(format!("r{repeat}"));
+            let path = worker::repeat(self.path.parent()?, repeat);
             Some(Self { path, load: self.load.clone(), point: self.point, repeat })
         })
     }
@@ -366,19 +366,27 @@ impl RepeatFolder {
     /// # Errors
     /// It cannot be read or is no result.
     pub fn result(&self) -> io::Result<LoadResult> {
-        read::json(&self.result_path(), RECORD_BYTES_MAX)
+        worker::read_result(&self.path)
     }
 }
 
 /// Names of the files in the folder of a load's workers. Outside a run this folder is any folder
 /// that the workers share, so these take its path.
 pub mod worker {
-    use super::{Path, PathBuf, file};
+    use super::{LoadResult, Path, PathBuf, RECORD_BYTES_MAX, file, read};
 
     /// The merged result.
     #[must_use]
     pub fn result(folder: &Path) -> PathBuf {
         folder.join(file::RESULT)
+    }
+
+    /// `result.json`.
+    ///
+    /// # Errors
+    /// It cannot be read or is no result (`InvalidData`).
+    pub fn read_result(folder: &Path) -> std::io::Result<LoadResult> {
+        read::json(&result(folder), RECORD_BYTES_MAX)
     }
 
     /// The seconds of all workers together.
@@ -405,16 +413,16 @@ pub mod worker {
         folder.join(format!("worker-{rank}.jsonl"))
     }
 
-    /// Written when this rank is prepared, where workers meet through files.
+    /// Name of the file that a rank writes when it is prepared, where workers meet through files.
     #[must_use]
-    pub fn prepared(folder: &Path, rank: u32) -> PathBuf {
-        folder.join(format!("rank-{rank}.json"))
+    pub fn prepared(rank: u32) -> String {
+        format!("rank-{rank}.json")
     }
 
-    /// The common start, where workers meet through files.
+    /// The folder of a repeat in that of its point, or in the folder of a search outside a run.
     #[must_use]
-    pub fn start(folder: &Path) -> PathBuf {
-        folder.join("start.json")
+    pub fn repeat(point: &Path, repeat: u32) -> PathBuf {
+        point.join(format!("r{repeat}"))
     }
 
     /// Checkpoints that exist, in the order of ranks. Files that are not finished are left out.

@@ -30,10 +30,25 @@ const NAMES_MAX: u32 = 1_000;
 #[derive(Debug)]
 pub struct Unfinished {
     file: File,
-    path: PathBuf,
-    /// Whether the name still has to be removed.
-    named: bool,
+    name: Name,
     target: PathBuf,
+}
+
+/// The name of a file that is not finished; dropped, it is removed.
+#[derive(Debug)]
+struct Name {
+    path: PathBuf,
+    /// Whether it is still there.
+    kept: bool,
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if self.kept {
+            // Where even that fails, the name shows that the file is unfinished.
+            drop(fs::remove_file(&self.path));
+        }
+    }
 }
 
 impl Unfinished {
@@ -54,7 +69,10 @@ impl Unfinished {
             let own = format!(".{}.{}.{number}.new", name.to_string_lossy(), process::id());
             let path = target.with_file_name(own);
             match options.open(&path) {
-                Ok(file) => return Ok(Self { file, path, named: true, target: target.to_owned() }),
+                Ok(file) => {
+                    let name = Name { path, kept: true };
+                    return Ok(Self { file, name, target: target.to_owned() });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < NAMES_MAX => {
                     tries += 1;
                 }
@@ -76,9 +94,9 @@ impl Unfinished {
     /// # Errors
     /// The system refuses; what was there before stays.
     pub fn replace(mut self) -> io::Result<File> {
-        fs::rename(&self.path, &self.target)?;
-        self.named = false;
-        self.file.try_clone()
+        fs::rename(&self.name.path, &self.target)?;
+        self.name.kept = false;
+        Ok(self.file)
     }
 
     /// Puts it into its place where nothing is yet; of several that try, one succeeds.
@@ -87,12 +105,12 @@ impl Unfinished {
     /// `AlreadyExists` where something is there, else what the system says.
     pub fn publish(mut self) -> io::Result<()> {
         // Unlike a rename, a link fails where the name is taken.
-        match fs::hard_link(&self.path, &self.target) {
+        match fs::hard_link(&self.name.path, &self.target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
             // A file system without links.
             Err(_) if fs::symlink_metadata(&self.target).is_err() => {
-                fs::rename(&self.path, &self.target)?;
-                self.named = false;
+                fs::rename(&self.name.path, &self.target)?;
+                self.name.kept = false;
                 Ok(())
             }
             linked => linked,
@@ -107,15 +125,6 @@ impl Write for Unfinished {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.named {
-            // Where even that fails, the name shows that it is unfinished.
-            drop(fs::remove_file(&self.path));
-        }
     }
 }
 

@@ -121,6 +121,8 @@ pub mod file {
     pub const RESULT: &str = "result.json";
     /// A load's seconds, a line each, beside its result.
     pub const SERIES: &str = "series.jsonl";
+    /// Where a load's workers meet through files: the common start.
+    pub const START: &str = "start.json";
     /// The report for programs.
     pub const REPORT_JSON: &str = "report.json";
     /// The report for people.

@@ -12,6 +12,7 @@ mod verdict;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+use aifb_runfolder::{worker, write};
 use aifb_schema::{
     names,
     recipe::{Arrival, Measure},
@@ -127,15 +128,8 @@ pub(crate) fn write(folder: &Path, result: &LoadResult) -> Result<(), Fatal> {
     let wrong = |name: &str, error: io::Error| {
         Fatal::loadgen(format!("writing '{}': {error}", folder.join(name).display()))
     };
-    let path = folder.join(names::file::RESULT);
-    let new = folder.join(format!("{}.new", names::file::RESULT));
-    let written =
-        serde_json::to_vec_pretty(result).map_err(io::Error::from).and_then(|mut text| {
-            text.push(b'\n');
-            std::fs::write(&new, text)?;
-            std::fs::rename(&new, &path)
-        });
-    written.map_err(|error| wrong(names::file::RESULT, error))?;
+    write::replace_json(&worker::result(folder), write::MODE, result)
+        .map_err(|error| wrong(names::file::RESULT, error))?;
     series::merge(folder, result.plan.workers).map_err(|error| wrong(names::file::SERIES, error))
 }
 

@@ -1,11 +1,11 @@
 //! `merge`: the result of a load whose leader never wrote it, from what its workers left.
 
 use std::{
-    fs,
     io::{self, Read as _, Write as _},
     path::Path,
 };
 
+use aifb_runfolder::worker;
 use aifb_schema::{
     control::{LINE_MAX, LoadPlan},
     names::exit,
@@ -65,11 +65,7 @@ fn workers(folder: &Path) -> Result<Left, Fatal> {
     let wrong = |cause: String| Fatal::loadgen(format!("merging '{}': {cause}", folder.display()));
     let (mut size, mut level) = (0, None);
     let mut ended = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| wrong(error.to_string()))? {
-        let path = entry.map_err(|error| wrong(error.to_string()))?.path();
-        if path.extension().is_none_or(|extension| extension != "hdr") {
-            continue;
-        }
+    for (_, path) in worker::checkpoints(folder).map_err(|error| wrong(error.to_string()))? {
         // A record that cannot be read is that of a lost worker.
         if let Ok((record, _)) = checkpoint::read(&path) {
             size = record.size.max(size);
@@ -91,6 +87,8 @@ fn workers(folder: &Path) -> Result<Left, Fatal> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use aifb_schema::recipe;
 
     use super::*;

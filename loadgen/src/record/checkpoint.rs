@@ -8,10 +8,11 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    io::{self, Write as _},
+    io,
     path::Path,
 };
 
+use aifb_runfolder::write::{MODE, replace};
 use aifb_stats::histogram::Histogram;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -153,11 +154,7 @@ pub(crate) fn write(path: &Path, record: &WorkerRecord, histograms: &Histograms)
         let code = STANDARD.encode(histogram.encode().map_err(io::Error::other)?);
         let _ignored = writeln!(text, "Tag={name},0.000,{length:.3},{max:.9},{code}");
     }
-    let new = path.with_extension("hdr.new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    drop(file);
-    fs::rename(&new, path)
+    replace(path, MODE, text.as_bytes())
 }
 
 /// Reads what [`write`] wrote.

@@ -15,13 +15,14 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+pub(crate) use aifb_runfolder::worker::{checkpoint as checkpoint_path, rows as rows_path};
 use aifb_schema::result::SeriesPoint;
 use aifb_stats::{histogram::Histogram, stopping::Figures};
 use checkpoint::{ClientState, StoppedBy, WorkerRecord, WorkloadRecord};
@@ -38,16 +39,6 @@ const ROWS_WAITING_MAX: usize = 200_000;
 
 /// Seconds of the series kept in memory while the writer is busy: an hour.
 const SECONDS_WAITING_MAX: usize = 3_600;
-
-/// Rows file of a rank.
-pub(crate) fn rows_path(folder: &Path, rank: u32) -> PathBuf {
-    folder.join(format!("worker-{rank}.arrows"))
-}
-
-/// Checkpoint file of a rank.
-pub(crate) fn checkpoint_path(folder: &Path, rank: u32) -> PathBuf {
-    folder.join(format!("worker-{rank}.hdr"))
-}
 
 /// Figures that other threads may read at any time.
 #[derive(Debug, Default)]

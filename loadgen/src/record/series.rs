@@ -8,21 +8,21 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use aifb_schema::{names::file, result::SeriesPoint};
+pub(crate) use aifb_runfolder::worker::seconds as path;
+use aifb_runfolder::{
+    worker,
+    write::{MODE, Unfinished},
+};
+use aifb_schema::result::SeriesPoint;
 use aifb_stats::{distribution::seconds, histogram::Histogram, rank::Quantile};
 
 use super::tally::Tally;
 
 /// Lines of one worker that are read: a week of seconds.
 const LINES_MAX: usize = 7 * 24 * 3600;
-
-/// Series file of a rank.
-pub(crate) fn path(folder: &Path, rank: u32) -> PathBuf {
-    folder.join(format!("worker-{rank}.jsonl"))
-}
 
 /// What is known at the end of a second.
 #[derive(Debug, Clone, Default)]
@@ -101,16 +101,12 @@ pub(crate) fn merge(folder: &Path, size: u32) -> io::Result<()> {
     if sums.is_empty() {
         return Ok(());
     }
-    let to = folder.join(file::SERIES);
-    let new = folder.join(format!("{}.new", file::SERIES));
-    let mut out = io::BufWriter::new(fs::File::create(&new)?);
+    let mut out = io::BufWriter::new(Unfinished::new(&worker::series(folder), MODE)?);
     for point in sums.values() {
         serde_json::to_writer(&mut out, point)?;
         out.write_all(b"\n")?;
     }
-    out.flush()?;
-    drop(out);
-    fs::rename(new, to)
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.replace().map(drop)
 }
 
 fn add(sums: &mut BTreeMap<u64, SeriesPoint>, point: SeriesPoint) {

@@ -1,11 +1,9 @@
 //! `start.json`: the common start of workers that meet through files.
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::{io, path::Path};
 
+use aifb_runfolder::read;
+use aifb_schema::names::file;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of one of the files here: one carries a load, as a recipe of 64 KiB may have it.
@@ -27,12 +25,9 @@ pub(crate) struct StartFile {
     pub(crate) because: Option<String>,
 }
 
-/// Name of the file with [`StartFile`].
-pub(crate) const START: &str = "start.json";
-
 /// Why the workers of a load inside a run met through files, if they did.
 pub(crate) fn because(folder: &Path) -> Option<String> {
-    let start: StartFile = serde_json::from_slice(&read_bounded(&folder.join(START)).ok()?).ok()?;
+    let start: StartFile = serde_json::from_slice(&read_bounded(&folder.join(file::START)).ok()?).ok()?;
     start.because
 }
 
@@ -41,7 +36,5 @@ pub(crate) fn because(folder: &Path) -> Option<String> {
 /// # Errors
 /// Of the file system.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(FILE_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read::bounded(path, FILE_MAX).map(|file| file.bytes)
 }

@@ -9,15 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aifb_runfolder::{RunFolder, read};
 use aifb_schema::{
     control::LoadPlan,
-    names::file,
+    names::limit,
     recipe::{
         self, EnvValue, GENERATE, Load, Point, Service, VerdictPolicy, is_secret_name, preset,
     },
     run::{Endpoint, RunRecord, State},
 };
-use serde::de::DeserializeOwned;
 
 use super::{
     in_run::Wanted,
@@ -60,14 +60,15 @@ pub(super) fn run(
 
 /// The plan as the coordinator would make it, and the folder for it.
 fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
-    let run: RunRecord = json(&place.run_dir.join(file::RUN))?;
+    let files = RunFolder::new(&place.run_dir);
+    let run = files.record().map_err(|error| unreadable(&files.record_path(), &error))?;
     if !matches!(run.state, State::Healthy | State::Measuring) {
         return Err(format!("the run is '{}'", run.state.as_str()));
     }
     if wanted.workers.is_some() {
         return Err("only the coordinator can assign ranks over several steps".to_owned());
     }
-    let Point { settings, recipe, .. } = point(place, &run, wanted)?;
+    let Point { settings, recipe, .. } = point(&files, &run, wanted)?;
     let of_name = |load: &Load| load.name == *wanted.load;
     let load = recipe.load.into_iter().find(of_name);
     let load = load.ok_or_else(|| format!("the recipe has no load '{}'", wanted.load))?;
@@ -77,10 +78,9 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
     };
     needs_nobody(&load, service.as_ref(), place.size)?;
     let name = service.as_ref().map(|service| service.name.as_str()).unwrap_or_default();
-    let endpoints = endpoints(&place.run_dir, name)?;
+    let endpoints = endpoints(&files, name)?;
     let (number, repeat) = (wanted.point.unwrap_or(0), wanted.repeat.unwrap_or(0));
-    let folder = place.run_dir.join(file::LOAD).join(load.name.as_str());
-    let folder = folder.join(format!("p{number}")).join(format!("r{repeat}"));
+    let folder = files.repeat(load.name.as_str(), number, repeat).path().to_owned();
     fs::create_dir_all(&folder)
         .map_err(|error| format!("making '{}': {error}", folder.display()))?;
     Ok(LoadPlan {
@@ -99,10 +99,11 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
 }
 
 /// The point of the recipe's sweep; without a number the first.
-fn point(place: &Place, run: &RunRecord, wanted: &Wanted<'_>) -> Result<Point, String> {
-    let path = place.run_dir.join(file::RECIPE);
-    let wrong = |cause: String| format!("reading '{}': {cause}", path.display());
-    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+fn point(files: &RunFolder, run: &RunRecord, wanted: &Wanted<'_>) -> Result<Point, String> {
+    let path = files.recipe_path();
+    let wrong = |cause: String| unreadable(&path, &cause);
+    let text =
+        read::text(&path, limit::RECIPE_BYTES).map_err(|error| wrong(error.to_string()))?;
     let recipe = recipe::parse(&text, &run.sets).map_err(|complaints| {
         wrong(complaints.first().map(|first| first.to_string()).unwrap_or_default())
     })?;
@@ -146,25 +147,17 @@ fn secret(service: &Service) -> Option<String> {
 }
 
 /// Where the replicas of a service answer, by their numbers.
-fn endpoints(run_dir: &Path, service: &str) -> Result<Vec<Endpoint>, String> {
-    let folder = run_dir.join(file::SERVICES);
-    let entries = fs::read_dir(&folder)
-        .map_err(|error| format!("reading '{}': {error}", folder.display()))?;
-    let mut found: Vec<Endpoint> = entries
-        .filter_map(|entry| json(&entry.ok()?.path().join(file::ENDPOINT)).ok())
-        .filter(|endpoint: &Endpoint| endpoint.service == service)
-        .collect();
-    found.sort_by_key(|endpoint| endpoint.replica);
+fn endpoints(files: &RunFolder, service: &str) -> Result<Vec<Endpoint>, String> {
+    let mut found = files.endpoints();
+    found.retain(|endpoint| endpoint.service == service);
     if found.is_empty() && !service.is_empty() {
         return Err(format!("service '{service}' has no endpoint"));
     }
     Ok(found)
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let wrong = |cause: String| format!("reading '{}': {cause}", path.display());
-    let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))
+fn unreadable(path: &Path, cause: &dyn std::fmt::Display) -> String {
+    format!("reading '{}': {cause}", path.display())
 }
 
 #[cfg(test)]
@@ -205,16 +198,16 @@ mod tests {
     #[test]
     fn endpoints_come_in_the_order_of_replicas() {
         let run = tempfile::tempdir().unwrap();
-        assert!(endpoints(run.path(), "web").unwrap_err().contains("No such file"));
+        let files = RunFolder::new(run.path());
         for (service, replica) in [("web", 1), ("web", 0), ("other", 0)] {
-            let folder = run.path().join(format!("services/{service}.{replica}"));
-            fs::create_dir_all(&folder).unwrap();
+            let folder = files.replica(&format!("{service}.{replica}"));
+            fs::create_dir_all(folder.path()).unwrap();
             let endpoint = serde_json::json!({"service": service, "replica": replica, "node": "n",
                 "host": "h", "port": 1, "url": "http://h:1", "healthy_epoch_ns": 1});
-            fs::write(folder.join(file::ENDPOINT), endpoint.to_string()).unwrap();
+            fs::write(folder.endpoint_path(), endpoint.to_string()).unwrap();
         }
-        let found = endpoints(run.path(), "web").unwrap();
+        let found = endpoints(&files, "web").unwrap();
         assert_eq!(found.iter().map(|one| one.replica).collect::<Vec<_>>(), [0, 1]);
-        assert!(endpoints(run.path(), "none").unwrap_err().contains("told no endpoint"));
+        assert!(endpoints(&files, "none").unwrap_err().contains("told no endpoint"));
     }
 }

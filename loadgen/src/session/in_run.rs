@@ -11,10 +11,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use aifb_runfolder::worker;
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, ToWorker},
     live::Times,
-    names::{PROTOCOL, exit, file},
+    names::{PROTOCOL, exit},
     recipe::{Measure, VerdictPolicy},
     result::LoadResult,
     units::Name,
@@ -362,11 +363,10 @@ fn alone(job: &Job, strict: bool, lost: Fatal) -> Result<i32, Fatal> {
 }
 
 fn read_result(job: &Job) -> Result<LoadResult, Fatal> {
-    let path = job.folder.join(file::RESULT);
-    let text = std::fs::read(&path)
-        .map_err(|error| Fatal::loadgen(format!("reading '{}': {error}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Fatal::loadgen(format!("reading '{}': {error}", path.display())))
+    worker::read_result(&job.folder).map_err(|error| {
+        let path = worker::result(&job.folder);
+        Fatal::loadgen(format!("reading '{}': {error}", path.display()))
+    })
 }
 
 /// A message before the start that ends the worker; others mean nothing yet.

@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::{worker, write};
 use aifb_schema::{
     names::{PROTOCOL, file},
     result::LoadResult,
@@ -38,7 +39,7 @@ use crate::{
     merge,
     record::{
         self, checkpoint,
-        start::{START, StartFile, read_bounded},
+        start::{StartFile, read_bounded},
     },
     sys,
 };
@@ -159,7 +160,7 @@ impl Join {
     /// If not all ranks come in time, they are not of one load, or the start came too late.
     pub(crate) fn start(&self, job: &Job, cancelled: &Arc<AtomicBool>) -> Result<Start, Fatal> {
         let hello = Hello { protocol: PROTOCOL, size: self.size, load: load_of(job) };
-        let mine = self.path(&format!("rank-{}.json", self.rank));
+        let mine = self.path(&worker::prepared(self.rank));
         self.write_new(&mine, &hello).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => self
                 .fail(format!("rank {} has joined before", self.rank))
@@ -180,10 +181,10 @@ impl Join {
                 error_ns: sys::wall_clock_error_ns(),
                 because: self.because.clone(),
             };
-            self.write_new(&self.path(START), &start).map_err(|error| self.fail(error))?;
+            self.write_new(&self.path(file::START), &start).map_err(|error| self.fail(error))?;
         }
         let start: StartFile =
-            self.wait(START, deadline + START_SLACK, cancelled, "rank 0 has not set the start")?;
+            self.wait(file::START, deadline + START_SLACK, cancelled, "rank 0 has not set the start")?;
         self.own_start(&start)
     }
 
@@ -225,7 +226,7 @@ impl Join {
         cancelled: &Arc<AtomicBool>,
     ) -> Result<(), Fatal> {
         for rank in 1..self.size {
-            let name = format!("rank-{rank}.json");
+            let name = worker::prepared(rank);
             let missing = || format!("rank {rank} of {} has not joined", self.size);
             let theirs: Hello = self.wait(&name, deadline, cancelled, &missing())?;
             if theirs != *own {
@@ -276,23 +277,9 @@ impl Join {
         }
     }
 
-    /// Writes a file that must not be there yet: whole under another name, then linked.
+    /// Writes a file that must not be there yet, whole when it is seen.
     fn write_new(&self, path: &Path, what: &impl Serialize) -> io::Result<()> {
-        let new = path.with_extension(format!("new-{}", self.rank));
-        let mut out = fs::File::create(&new)?;
-        out.write_all(&serde_json::to_vec(what)?)?;
-        drop(out);
-        // Unlike a rename, a link fails where the name is taken.
-        match fs::hard_link(&new, path) {
-            // A file system without links.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => {
-                fs::rename(&new, path)
-            }
-            linked => {
-                fs::remove_file(&new)?;
-                linked
-            }
-        }
+        write::publish(path, write::MODE, &serde_json::to_vec(what)?)
     }
 
     /// After the own end: waits for the others, and as the lowest rank that is not lost makes the
@@ -304,9 +291,13 @@ impl Join {
         let mut watched: Vec<Watched> = (0..self.size).map(|_| Watched::default()).collect();
         let mut all_over: Option<Instant> = None;
         loop {
-            if let Ok(bytes) = fs::read(self.path(file::RESULT)) {
-                let result = serde_json::from_slice(&bytes).map_err(|error| self.fail(error))?;
-                return Ok((result, false));
+            match worker::read_result(&self.folder) {
+                Ok(result) => return Ok((result, false)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(self.fail(error));
+                }
+                // Not there yet.
+                Err(_) => {}
             }
             for (rank, watched) in (0..self.size).zip(&mut watched) {
                 watched.look(&record::checkpoint_path(&self.folder, rank), rank == self.rank);

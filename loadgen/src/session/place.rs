@@ -1,10 +1,11 @@
 //! Which run, node, load and rank this process is, by its environment.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
+use aifb_runfolder::{NodeFolder, RunFolder};
 use aifb_schema::{
     control::WorkerId,
-    names::{OWN_JOB_RULE, PROTOCOL, env, file},
+    names::{OWN_JOB_RULE, PROTOCOL, env},
     run::AgentRecord,
     units::Name,
 };
@@ -90,18 +91,17 @@ impl Place {
     /// # Errors
     /// If none has written its record, or it is of another version.
     pub(crate) fn agent(&self) -> Result<AgentRecord, Fatal> {
-        let folder = self.run_dir.join(file::NODES);
-        let path = match &self.node {
-            Some(node) => folder.join(node).join(file::AGENT),
-            None => self.only_agent(&folder)?,
+        let files = RunFolder::new(&self.run_dir);
+        let node = match &self.node {
+            Some(node) => files.node(node),
+            None => Self::only_agent(&files)?,
         };
+        let path = node.agent_path();
         let fail = |cause: String| {
             Fatal::node(format!("reading '{}': {cause}", path.display()))
                 .hint("check that the run is active and has an agent on this node")
         };
-        let text = fs::read(&path).map_err(|error| fail(error.to_string()))?;
-        let record: AgentRecord =
-            serde_json::from_slice(&text).map_err(|error| fail(error.to_string()))?;
+        let record = node.agent().map_err(|error| fail(error.to_string()))?;
         if record.protocol != PROTOCOL {
             return Err(fail(format!(
                 "the agent speaks protocol {}, this program {PROTOCOL}",
@@ -113,17 +113,15 @@ impl Place {
     }
 
     /// A run without Slurm has one node.
-    fn only_agent(&self, folder: &std::path::Path) -> Result<PathBuf, Fatal> {
+    fn only_agent(files: &RunFolder) -> Result<NodeFolder, Fatal> {
+        let folder = files.nodes_path();
         let fail = |cause: String| {
             Fatal::node(format!("looking for the agent in '{}': {cause}", folder.display()))
         };
-        let entries = fs::read_dir(folder).map_err(|error| fail(error.to_string()))?;
-        let mut found: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path().join(file::AGENT)))
-            .filter(|path| path.is_file())
-            .collect();
+        let mut found = files.nodes();
+        found.retain(|node| node.agent_path().is_file());
         match (found.pop(), found.pop()) {
-            (Some(path), None) => Ok(path),
+            (Some(node), None) => Ok(node),
             (None, _) => Err(fail("there is none".to_owned())),
             (Some(_), Some(_)) => {
                 Err(fail("there are several nodes, and SLURMD_NODENAME is not set".to_owned()))

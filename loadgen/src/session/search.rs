@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aifb_runfolder::worker;
 use aifb_schema::{
     control::LoadPlan,
     recipe::{Level, Search, SearchLimit, Target},
@@ -131,12 +132,13 @@ fn probe(
     runtime: &tokio::runtime::Runtime,
     line: &mut ProgressLine,
 ) -> Result<(LoadResult, Option<i32>), Fatal> {
-    let folder = std::path::Path::new(&plan.folder).join(format!("r{number}"));
+    let repeat = u32::try_from(number).unwrap_or(u32::MAX);
+    let folder = worker::repeat(std::path::Path::new(&plan.folder), repeat);
     std::fs::create_dir_all(&folder)
         .map_err(|error| Fatal::usage(format!("making folder '{}': {error}", folder.display())))?;
     let mut plan = plan.clone();
     plan.folder = folder.to_string_lossy().into_owned();
-    plan.repeat = u32::try_from(number).unwrap_or(u32::MAX);
+    plan.repeat = repeat;
     plan.load = plan
         .load
         .at_level(level)
