@@ -1,8 +1,8 @@
 //! Files that are nobody else's to read, as all parts of the agent write and read them.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::OpenOptions,
+    io::{self, Read as _},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -15,19 +15,6 @@ pub(crate) fn own_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600);
     options
-}
-
-/// Replaces a file by rename, so that it never shows a half; `mode` holds for a new file.
-///
-/// # Errors
-/// The system refuses.
-pub(crate) fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    let mut file = own_file().write(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    drop(file);
-    fs::rename(&temporary, path)
 }
 
 /// The secret in a file, without the end of its line.

@@ -4,13 +4,7 @@
 //! The file is an HdrHistogram log: tools of that format read the histograms (values in
 //! nanoseconds). Our own record is a comment line of JSON.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    io,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path};
 
 use aifb_runfolder::write::{MODE, replace};
 use aifb_stats::histogram::Histogram;

@@ -27,7 +27,8 @@ pub(crate) struct StartFile {
 
 /// Why the workers of a load inside a run met through files, if they did.
 pub(crate) fn because(folder: &Path) -> Option<String> {
-    let start: StartFile = serde_json::from_slice(&read_bounded(&folder.join(file::START)).ok()?).ok()?;
+    let start: StartFile =
+        serde_json::from_slice(&read_bounded(&folder.join(file::START)).ok()?).ok()?;
     start.because
 }
 

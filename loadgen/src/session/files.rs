@@ -102,8 +102,7 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
 fn point(files: &RunFolder, run: &RunRecord, wanted: &Wanted<'_>) -> Result<Point, String> {
     let path = files.recipe_path();
     let wrong = |cause: String| unreadable(&path, &cause);
-    let text =
-        read::text(&path, limit::RECIPE_BYTES).map_err(|error| wrong(error.to_string()))?;
+    let text = read::text(&path, limit::RECIPE_BYTES).map_err(|error| wrong(error.to_string()))?;
     let recipe = recipe::parse(&text, &run.sets).map_err(|complaints| {
         wrong(complaints.first().map(|first| first.to_string()).unwrap_or_default())
     })?;

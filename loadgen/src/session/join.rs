@@ -13,8 +13,7 @@
 //! rank has ended when its record says so, and is lost when it no longer replaces its record.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -183,8 +182,12 @@ impl Join {
             };
             self.write_new(&self.path(file::START), &start).map_err(|error| self.fail(error))?;
         }
-        let start: StartFile =
-            self.wait(file::START, deadline + START_SLACK, cancelled, "rank 0 has not set the start")?;
+        let start: StartFile = self.wait(
+            file::START,
+            deadline + START_SLACK,
+            cancelled,
+            "rank 0 has not set the start",
+        )?;
         self.own_start(&start)
     }
 

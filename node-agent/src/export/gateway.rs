@@ -2,19 +2,14 @@
 //! whole of the run's group, and deleted when the run is stopped or fails.
 
 use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
     time::Duration,
 };
 
-use aifb_schema::{
-    gateway::{self, BUCKETS_SECONDS, Summed},
-    names::file,
-    result::LoadResult,
-};
+use aifb_runfolder::{RepeatFolder, RunFolder, read, worker};
+use aifb_schema::gateway::{self, BUCKETS_SECONDS, Summed};
 use aifb_stats::histogram::of_logs;
 use tokio::sync::oneshot;
 
@@ -32,7 +27,7 @@ const QUEUE: usize = 16;
 /// Results in one summary; a gateway keeps all of it in memory.
 const RESULTS_MAX: usize = 200;
 
-/// Bytes of a file of a result that are read: a worker's histograms have some 100 KiB.
+/// Bytes of a checkpoint that are read: a worker's histograms have some 100 KiB.
 const FILE_MAX: u64 = 16 << 20;
 
 enum Order {
@@ -56,7 +51,7 @@ impl Gateway {
             agent: http::agent(PATIENCE),
             url: format!("{}{path}", url.trim_end_matches('/')),
             run_id: run_id.to_owned(),
-            loads: run_dir.join(file::LOAD),
+            run: RunFolder::new(run_dir),
         };
         thread::spawn(move || {
             group.carry_out(&given);
@@ -95,7 +90,7 @@ struct Group {
     agent: ureq::Agent,
     url: String,
     run_id: String,
-    loads: PathBuf,
+    run: RunFolder,
 }
 
 impl Group {
@@ -122,7 +117,7 @@ impl Group {
         let response = match order {
             Order::Delete => self.agent.delete(&self.url).call()?,
             Order::Push => {
-                let page = gateway::page(&self.run_id, &results(&self.loads));
+                let page = gateway::page(&self.run_id, &results(&self.run));
                 let put = self.agent.put(&self.url).header("content-type", gateway::CONTENT_TYPE);
                 put.send(page)?
             }
@@ -132,35 +127,18 @@ impl Group {
     }
 }
 
-/// The results of a run, in the order of their folders.
-fn results(loads: &Path) -> Vec<Summed> {
-    let below = |folder: PathBuf| {
-        let mut found: Vec<PathBuf> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        found.sort();
-        found
-    };
-    let repeats = below(loads.to_owned()).into_iter().flat_map(below).flat_map(below);
-    repeats.filter_map(|repeat| summed(&repeat)).take(RESULTS_MAX).collect()
+/// The results of a run, by load, point and repeat.
+fn results(run: &RunFolder) -> Vec<Summed> {
+    run.repeats().iter().filter_map(summed).take(RESULTS_MAX).collect()
 }
 
 /// One result, with the buckets of its workers' histograms where all of them are there.
-fn summed(repeat: &Path) -> Option<Summed> {
-    let result: LoadResult = serde_json::from_str(&read(&repeat.join(file::RESULT))?).ok()?;
-    let logs =
-        (0..result.plan.workers).map(|rank| read(&repeat.join(format!("worker-{rank}.hdr"))));
+fn summed(repeat: &RepeatFolder) -> Option<Summed> {
+    let result = repeat.result().ok()?;
+    let logs = (0..result.plan.workers)
+        .map(|rank| read::text(&worker::checkpoint(repeat.path(), rank), FILE_MAX).ok());
     let whole = of_logs(logs, "total");
     Some(Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) })
-}
-
-fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    fs::File::open(path).ok()?.take(FILE_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]

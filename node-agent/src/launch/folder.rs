@@ -1,23 +1,21 @@
 //! The run folder: made once, by the launcher.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
 };
 
-use aifb_schema::{
-    names::file,
-    run::{Event, Failure, Owner, RunRecord},
-};
+use aifb_runfolder::write;
+use aifb_schema::run::{Event, Failure, Owner, RunRecord};
 
 use crate::clock;
 
 /// A run folder of ours.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
-    path: PathBuf,
+    files: aifb_runfolder::RunFolder,
     text: String,
 }
 
@@ -58,20 +56,26 @@ impl RunFolder {
             }
         })?;
         let pid = format!("{}\n", std::process::id());
-        for (name, mode, text) in [
-            (file::LOCK, 0o600, pid.as_str()),
-            (file::TOKEN, 0o600, content.token),
-            (file::RECIPE, 0o644, content.recipe),
+        let files = aifb_runfolder::RunFolder::new(path);
+        for (path, mode, text) in [
+            (files.lock_path(), write::MODE_PRIVATE, pid.as_str()),
+            (files.token_path(), write::MODE_PRIVATE, content.token),
+            (files.recipe_path(), 0o644, content.recipe),
         ] {
-            write_new(&path.join(name), mode, text)
-                .map_err(|error| failed("writing", &path.join(name), &error))?;
+            write::create(&path, mode, text.as_bytes())
+                .map_err(|error| failed("writing", &path, &error))?;
         }
-        Ok(Self { path, text })
+        Ok(Self { files, text })
     }
 
     /// Its absolute path.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.files.path()
+    }
+
+    /// Its files.
+    pub(crate) fn files(&self) -> &aifb_runfolder::RunFolder {
+        &self.files
     }
 
     /// The same as text.
@@ -84,16 +88,12 @@ impl RunFolder {
     /// # Errors
     /// The system refuses.
     pub(crate) fn write_record(&self, record: &RunRecord) -> io::Result<()> {
-        let temporary = self.path.join(".run.json.launch");
-        let mut json = serde_json::to_vec_pretty(record)?;
-        json.push(b'\n');
-        fs::write(&temporary, json)?;
-        fs::rename(&temporary, self.path.join(file::RUN))
+        write::replace_json(&self.files.record_path(), write::MODE, record)
     }
 
     /// run.json as it is; `None` if it cannot be read.
     pub(crate) fn read_record(&self) -> Option<RunRecord> {
-        serde_json::from_slice(&fs::read(self.path.join(file::RUN)).ok()?).ok()
+        self.files.record().ok()
     }
 
     /// Appends a line to events.jsonl.
@@ -116,10 +116,7 @@ impl RunFolder {
             message: message.to_owned(),
             fields: std::collections::BTreeMap::new(),
         };
-        let mut line = serde_json::to_vec(&event)?;
-        line.push(b'\n');
-        let path = self.path.join(file::EVENTS);
-        OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)
+        write::append(&self.files.events_path(), write::MODE)?.write_all(&write::line(&event)?)
     }
 
     /// The launcher's log, to append to.
@@ -127,18 +124,8 @@ impl RunFolder {
     /// # Errors
     /// The system refuses.
     pub(crate) fn log(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).open(self.path.join(file::LAUNCH_LOG))
+        write::append(&self.files.launch_log_path(), write::MODE)
     }
-}
-
-/// Writes a file that must not exist yet.
-fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -153,7 +140,7 @@ mod tests {
         let folder = RunFolder::create(root.path(), "c-1", &content).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(folder.path()), 0o700);
-        assert_eq!(mode(&folder.path().join(file::TOKEN)), 0o600);
+        assert_eq!(mode(&folder.files().token_path()), 0o600);
         let failure = RunFolder::create(root.path(), "c-1", &content).unwrap_err();
         assert!(failure.reason.contains("already running"), "{}", failure.reason);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use aifb_schema::{
     control::{CoordinatorAt, FromCoordinator},
-    names::{exit, file},
+    names::exit,
     run::{Failure, Owner, State},
     snapshot::Wait,
 };
@@ -177,7 +177,7 @@ impl Launch {
 
     fn not_started(&self, index: usize, status: Option<ExitStatus>) -> Failure {
         let how = status.map_or_else(|| "an unknown status".to_owned(), |s| s.to_string());
-        let log = self.folder.path().join(file::LAUNCH_LOG);
+        let log = self.folder.files().launch_log_path();
         let mut words = last_words(&log);
         if words.is_empty() {
             words = format!("it ended with {how}");
@@ -255,7 +255,7 @@ impl Launch {
             && progress.signal.is_none()
             && progress.failure.is_none();
         if waited_for_start {
-            let log = self.folder.path().join(file::LAUNCH_LOG);
+            let log = self.folder.files().launch_log_path();
             let words = last_words(&log);
             let failure = Failure::new(
                 if self.local { Owner::Node } else { Owner::Slurm },

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aifb_runfolder::{NodeFolder, RunFolder};
 use aifb_schema::{
     control::AgentStart,
-    names::file,
     recipe::{Receiver, Recipe},
 };
 
@@ -54,9 +54,8 @@ impl Unfinished {
 
     fn end_series(&self, run_dir: &Path) -> Result<(), String> {
         let Some((receiver, resolver)) = &self.remote_write else { return Ok(()) };
-        let nodes = fs::read_dir(run_dir.join(file::NODES)).into_iter().flatten().flatten();
-        let stale =
-            remote::StaleSeries::of(nodes.map(|node| node.path().join(file::REMOTE_SERIES)));
+        let nodes = RunFolder::new(run_dir).nodes();
+        let stale = remote::StaleSeries::of(nodes.iter().map(NodeFolder::remote_series_path));
         if stale.is_empty() {
             return Ok(());
         }

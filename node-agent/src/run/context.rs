@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::{NodeFolder, RunFolder};
 use aifb_schema::{
     control::{ClockOffset, FromWorker, ReplicaChange, ReplicaEvent, Trouble, WorkerMessage},
-    names::file,
     recipe::{Recipe, Service},
     run::RunRecord,
 };
@@ -53,9 +53,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The run folder's files.
+    pub(crate) fn folder(&self) -> RunFolder {
+        RunFolder::new(&self.run_dir)
+    }
+
     /// This node's folder.
-    pub(crate) fn node_dir(&self) -> PathBuf {
-        self.run_dir.join(file::NODES).join(&self.node)
+    pub(crate) fn node_folder(&self) -> NodeFolder {
+        self.folder().node(&self.node)
     }
 
     /// Whether the run needs no Slurm.

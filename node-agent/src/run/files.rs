@@ -3,8 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -13,9 +12,8 @@ use std::{
     thread,
 };
 
+use aifb_runfolder::write::{self, Appender};
 use tokio::sync::oneshot;
-
-use crate::disk;
 
 /// Entries waiting to be written: at some events a second, many minutes of a hanging file
 /// system; at 1 KiB each, 4 MiB.
@@ -102,18 +100,20 @@ fn note(trouble: &Mutex<Trouble>, reason: impl FnOnce() -> String) {
 }
 
 fn write_all(jobs: &Receiver<Job>, trouble: &Mutex<Trouble>) {
-    let mut open: HashMap<PathBuf, Appended> = HashMap::new();
+    let mut open: HashMap<PathBuf, Appender> = HashMap::new();
     while let Ok(job) = jobs.recv() {
         let (path, written) = match job {
             Job::Append(path, bytes) => {
                 if open.len() >= OPEN_MAX && !open.contains_key(&path) {
                     open.clear();
                 }
-                let written = open.entry(path.clone()).or_default().write(&path, &bytes);
+                let file =
+                    open.entry(path.clone()).or_insert_with(|| Appender::new(&path, write::MODE));
+                let written = file.append(&bytes);
                 (path, written)
             }
             Job::Replace(path, mode, bytes) => {
-                let written = disk::replace(&path, mode, &bytes);
+                let written = write::replace(&path, mode, &bytes);
                 (path, written)
             }
             Job::Remove(path) => {
@@ -131,33 +131,6 @@ fn write_all(jobs: &Receiver<Job>, trouble: &Mutex<Trouble>) {
         if let Err(error) = written {
             note(trouble, || format!("writing '{}': {error}", path.display()));
         }
-    }
-}
-
-/// A file that is appended to.
-#[derive(Default)]
-struct Appended {
-    file: Option<File>,
-    /// The last entry may be there in part only; the next one starts a line of its own.
-    torn: bool,
-}
-
-impl Appended {
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = Some(OpenOptions::new().append(true).create(true).open(path)?);
-        }
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let written = if self.torn {
-            file.write_all(&[b"\n", bytes].concat())
-        } else {
-            file.write_all(bytes)
-        };
-        self.torn = written.is_err();
-        if written.is_err() {
-            self.file = None;
-        }
-        written
     }
 }
 
@@ -182,15 +155,5 @@ mod tests {
         assert_eq!(trouble.lost, 1);
         assert!(trouble.reason.unwrap().contains("missing/x"));
         assert!(files.take_trouble().is_none());
-    }
-
-    #[test]
-    fn a_torn_entry_does_not_spoil_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("e");
-        fs::write(&path, "half").unwrap();
-        let mut appended = Appended { file: None, torn: true };
-        appended.write(&path, b"whole\n").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "half\nwhole\n");
     }
 }

@@ -29,9 +29,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::write;
 use aifb_schema::{
     control::{AgentStart, FromCoordinator, NodeOrder},
-    names::{PROTOCOL, exit, file},
+    names::{PROTOCOL, exit},
     recipe,
     run::{AgentRecord, Failure, Owner},
     snapshot::Snapshot,
@@ -251,12 +252,12 @@ fn context(
 
 /// Makes the node's folder and starts the log.
 async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
-    let folder = context.node_dir();
+    let folder = context.node_folder();
     let made = folder.clone();
-    tokio::task::spawn_blocking(move || std::fs::create_dir_all(made))
+    tokio::task::spawn_blocking(move || std::fs::create_dir_all(made.path()))
         .await?
-        .with_context(|| format!("making '{}'", folder.display()))?;
-    log::start(&context.files, folder.join(file::AGENT_LOG), context.logging.clone());
+        .with_context(|| format!("making '{}'", folder.path().display()))?;
+    log::start(&context.files, folder.agent_log_path(), context.logging.clone());
     tracing::info!(node = context.node, address = %context.address, "agent up");
     Ok(())
 }
@@ -296,9 +297,8 @@ impl Agent {
             coordinator: matches!(link, Link::Own(_)),
             started_epoch_ns: clock::epoch_ns(),
         };
-        let mut json = serde_json::to_vec_pretty(&record)?;
-        json.push(b'\n');
-        context.files.replace(&context.node_dir().join(file::AGENT), 0o600, json);
+        let json = write::pretty(&record)?;
+        context.files.replace(&context.node_folder().agent_path(), 0o600, json);
         spawn_local(Rc::clone(&workers).serve(listener));
         let (peer, orders) = Peer::new(Rc::clone(&context), link, http);
         spawn_local(Rc::clone(&peer).talk());
@@ -402,7 +402,7 @@ impl Agent {
         }
         stop::kill_all();
         tracing::info!(took_ms = begun.elapsed().as_millis(), "agent ends");
-        self.context.files.remove(&self.context.node_dir().join(file::AGENT));
+        self.context.files.remove(&self.context.node_folder().agent_path());
         let _hanging_files =
             tokio::time::timeout(stop::LAST_WRITES, self.context.files.flush()).await;
     }

@@ -7,7 +7,7 @@ use aifb_schema::{
     live::{Bound, CLIENT_LAG, INTER_TOKEN, TOTAL, TTFT, Times},
     logs::{LogLedger, LogStream},
     metric,
-    names::{VERSION, file},
+    names::VERSION,
     recipe::Load,
     units::Span,
 };
@@ -53,7 +53,7 @@ impl Sampling {
             node: context.node.clone(),
             run_id: context.record.run_id.clone(),
             job_id: context.record.job.id,
-            file: context.node_dir().join(file::SAMPLES),
+            file: context.node_folder().samples_path(),
             proc_root: PathBuf::from("/proc"),
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             sys_root: PathBuf::from("/sys"),
@@ -274,7 +274,7 @@ fn attach_remote_write(attached: &mut Attached, context: &Context, config: &Conf
     let Some(receiver) = &context.recipe.monitor.remote_write else { return };
     let mut start = || -> anyhow::Result<()> {
         let to = Resolver::new(context).receiver("monitor.remote_write", receiver)?;
-        let series = context.node_dir().join(file::REMOTE_SERIES);
+        let series = context.node_folder().remote_series_path();
         let files = context.files.clone();
         let (sink, own) = RemoteWrite::start(remote::Config {
             url: to.url,

@@ -8,7 +8,6 @@ use std::{
 
 use aifb_schema::{
     logs::LogLedger,
-    names::file,
     recipe::{EnvValue, Loki},
 };
 
@@ -50,13 +49,13 @@ impl Shipping {
         let own = ship::agent_source(&context.run_dir, &context.record, &context.node);
         *shipping.state.borrow_mut() = State::Starting(vec![own]);
         let resolver = Resolver::new(context);
-        let folder = context.node_dir();
+        let folder = context.node_folder();
         let logging = context.logging.clone();
         // Off this thread: files may hang.
         let starting = tokio::task::spawn_blocking(move || {
             let config = Config {
-                checkpoint: folder.join(file::LOG_CHECKPOINT),
-                quarantine: folder.join(file::LOG_QUARANTINE),
+                checkpoint: folder.log_checkpoint_path(),
+                quarantine: folder.log_quarantine_path(),
                 target: target(loki, &resolver)?,
                 logging,
                 sources: Vec::new(),
@@ -147,7 +146,7 @@ async fn measure(ledger: &mut LogLedger, context: &Context) {
 fn close(ledger: &LogLedger, context: &Context) {
     if let Ok(mut json) = serde_json::to_vec_pretty(ledger) {
         json.push(b'\n');
-        context.files.replace(&context.node_dir().join(file::LOG_LEDGER), 0o600, json);
+        context.files.replace(&context.node_folder().log_ledger_path(), 0o600, json);
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::write::{MODE_PRIVATE, Unfinished};
 use aifb_schema::{logs::LogStream, recipe::Logging};
 use serde::{Deserialize, Serialize};
 
@@ -180,13 +181,10 @@ impl Checkpoint {
             serde_json::to_writer(&mut text, state)?;
             text.push(b'\n');
         }
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = self.path.with_file_name(format!(".{name}.new"));
-        let mut file = own_file().write(true).truncate(true).open(&temporary)?;
-        lock(&file, Instant::now())?;
-        file.write_all(&text)?;
-        fs::rename(&temporary, &self.path)?;
-        self.file = file;
+        let mut new = Unfinished::new(&self.path, MODE_PRIVATE)?;
+        lock(new.file(), Instant::now())?;
+        new.write_all(&text)?;
+        self.file = new.replace()?;
         self.bytes = text.len() as u64;
         Ok(())
     }

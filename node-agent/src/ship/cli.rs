@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::{RunFolder, write};
 use aifb_schema::{
     logs::LogLedger,
     names::{exit, file},
@@ -138,7 +139,7 @@ fn ship(arguments: &Arguments) -> anyhow::Result<LogLedger> {
         let ledger = handle.ledger();
         if is_run(&arguments.folder) {
             let text = serde_json::to_vec_pretty(&ledger)?;
-            disk::replace(&node, 0o600, &text)
+            write::replace(&node, write::MODE_PRIVATE, &text)
                 .with_context(|| format!("writing '{}'", node.display()))?;
         }
         whole.url = ledger.url;
@@ -153,7 +154,7 @@ fn ship(arguments: &Arguments) -> anyhow::Result<LogLedger> {
 }
 
 fn is_run(folder: &Path) -> bool {
-    folder.join(file::RUN).is_file()
+    RunFolder::new(folder).record_path().is_file()
 }
 
 fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
@@ -207,8 +208,8 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
             bail!("a run is sent with its own labels and checkpoints, without --follow");
         }
         let nodes = run_folder::nodes(folder)?.into_iter().map(|node| {
-            let named = |name: &str| node.folder.join(name);
-            let mut config = config(named(file::LOG_CHECKPOINT), named(file::LOG_QUARANTINE));
+            let files = &node.folder;
+            let mut config = config(files.log_checkpoint_path(), files.log_quarantine_path());
             config.sources = node.sources;
             config
         });

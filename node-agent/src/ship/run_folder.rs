@@ -1,15 +1,9 @@
 //! The logs of a run folder: which there are, with the labels that the agents give them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
-use aifb_schema::{
-    names::file,
-    run::{Endpoint, RunRecord},
-};
+use aifb_runfolder::{NodeFolder, RunFolder};
+use aifb_schema::{names::file, run::RunRecord};
 use anyhow::Context as _;
 
 use super::{checkpoint::Checkpoint, source::Source};
@@ -70,7 +64,7 @@ pub(crate) fn service_sources(
 #[derive(Debug)]
 pub(super) struct NodeLogs {
     /// The node's folder.
-    pub(super) folder: PathBuf,
+    pub(super) folder: NodeFolder,
     /// Its logs.
     pub(super) sources: Vec<Source>,
 }
@@ -81,47 +75,30 @@ pub(super) struct NodeLogs {
 /// # Errors
 /// It is no run folder.
 pub(super) fn nodes(run_dir: &Path) -> anyhow::Result<Vec<NodeLogs>> {
-    let path = run_dir.join(file::RUN);
-    let text = fs::read(&path).with_context(|| format!("reading '{}'", path.display()))?;
-    let record: RunRecord =
-        serde_json::from_slice(&text).with_context(|| format!("reading '{}'", path.display()))?;
-    let names = folders(&run_dir.join(file::NODES));
-    let known: Vec<Vec<String>> = names
-        .iter()
-        .map(|node| {
-            let folder = run_dir.join(file::NODES).join(node);
-            Checkpoint::names(&folder.join(file::LOG_CHECKPOINT))
-        })
-        .collect();
-    let mut nodes: Vec<NodeLogs> = names
+    let run = RunFolder::new(run_dir);
+    let path = run.record_path();
+    let record = run.record().with_context(|| format!("reading '{}'", path.display()))?;
+    let folders = run.nodes();
+    let known: Vec<Vec<String>> =
+        folders.iter().map(|node| Checkpoint::names(&node.log_checkpoint_path())).collect();
+    let mut nodes: Vec<NodeLogs> = folders
         .iter()
         .map(|node| NodeLogs {
-            folder: run_dir.join(file::NODES).join(node),
-            sources: vec![agent_source(run_dir, &record, node)],
+            folder: node.clone(),
+            sources: vec![agent_source(run_dir, &record, node.name())],
         })
         .collect();
-    for replica in folders(&run_dir.join(file::SERVICES)) {
-        let prefix = format!("{}/{replica}/", file::SERVICES);
-        let begun = known.iter().position(|files| files.iter().any(|f| f.starts_with(&prefix)));
-        let index = begun.or_else(|| {
-            let text = fs::read(run_dir.join(&prefix).join(file::ENDPOINT)).ok()?;
-            let endpoint: Endpoint = serde_json::from_slice(&text).ok()?;
-            names.iter().position(|node| *node == endpoint.node)
+    for replica in run.replicas() {
+        let prefix = format!("{}/{}/", file::SERVICES, replica.name());
+        let started = known.iter().position(|files| files.iter().any(|f| f.starts_with(&prefix)));
+        let index = started.or_else(|| {
+            let endpoint = replica.endpoint().ok()?;
+            folders.iter().position(|node| node.name() == endpoint.node)
         });
         let index = index.unwrap_or(0);
-        let (Some(node), Some(name)) = (nodes.get_mut(index), names.get(index)) else { continue };
-        node.sources.extend(service_sources(run_dir, &record, name, &replica));
+        let Some(node) = nodes.get_mut(index) else { continue };
+        let sources = service_sources(run_dir, &record, node.folder.name(), replica.name());
+        node.sources.extend(sources);
     }
     Ok(nodes)
-}
-
-/// Names of the folders in a folder, sorted.
-fn folders(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
 }

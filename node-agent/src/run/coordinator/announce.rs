@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aifb_schema::{gateway, names::file};
+use aifb_schema::gateway;
 
 use super::{Coordinator, nodes::NodeState};
 use crate::{
@@ -101,9 +101,9 @@ impl Coordinator {
     pub(super) fn end_series_of(&self, node: &str) {
         let Some(receiver) = self.context.recipe.monitor.remote_write.clone() else { return };
         let resolver = Resolver::new(&self.context);
-        let folder = self.context.run_dir.join(file::NODES).join(node);
+        let series = self.context.folder().node(node).remote_series_path();
         let end = move || {
-            let left = StaleSeries::of([folder.join(file::REMOTE_SERIES)]);
+            let left = StaleSeries::of([series]);
             match resolver.receiver("monitor.remote_write", &receiver) {
                 _ if left.is_empty() => {}
                 Ok(to) => left.end(to),

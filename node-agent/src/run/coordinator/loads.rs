@@ -12,7 +12,7 @@ use std::{
 
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, NodeOrder, ToWorker, WorkerId, WorkerMessage},
-    names::{PROTOCOL, file},
+    names::PROTOCOL,
     run::{Failure, Owner, State},
 };
 
@@ -192,13 +192,9 @@ impl Coordinator {
     /// Makes the repeat's folder and reads the service's secrets, off the main thread.
     fn prepare_load(&mut self, index: usize) {
         let Some(run) = self.loads.get(index) else { return };
-        let folder = self
-            .context
-            .run_dir
-            .join(file::LOAD)
-            .join(run.name())
-            .join(format!("p{}", run.allotted.point))
-            .join(format!("r{}", run.allotted.repeat));
+        let files = self.context.folder();
+        let repeat = files.repeat(run.name(), run.allotted.point, run.allotted.repeat);
+        let folder = repeat.path().to_owned();
         let service = self.service_of(index);
         let resolver = secrets::Resolver::new(&self.context);
         let own = self.own.clone();

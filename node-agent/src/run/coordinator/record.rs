@@ -5,9 +5,9 @@ use std::{
     io::{self, Write},
 };
 
+use aifb_runfolder::write;
 use aifb_schema::{
     control::{FromCoordinator, Trouble},
-    names::file,
     run::{Event, State},
 };
 use serde_json::Value;
@@ -28,10 +28,8 @@ impl Coordinator {
 
     /// Writes run.json anew.
     pub(super) fn save(&self) {
-        let path = self.context.run_dir.join(file::RUN);
-        if let Ok(mut json) = serde_json::to_vec_pretty(&self.record) {
-            json.push(b'\n');
-            self.context.files.replace(&path, 0o644, json);
+        if let Ok(json) = write::pretty(&self.record) {
+            self.context.files.replace(&self.context.folder().record_path(), 0o644, json);
         }
     }
 
@@ -83,9 +81,8 @@ impl Coordinator {
             message: message.to_owned(),
             fields,
         };
-        if let Ok(mut line) = serde_json::to_vec(&event) {
-            line.push(b'\n');
-            self.context.files.append(&self.context.run_dir.join(file::EVENTS), line);
+        if let Ok(line) = write::line(&event) {
+            self.context.files.append(&self.context.folder().events_path(), line);
         }
     }
 }

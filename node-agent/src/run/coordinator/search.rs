@@ -1,22 +1,14 @@
 //! The next probe of a load that searches for its largest rate or concurrency.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
+use aifb_runfolder::worker;
 use aifb_schema::{
-    names::file,
     recipe::Load,
-    result::LoadResult,
     run::{Failure, Owner},
     search::ProbeRecord,
 };
 use aifb_stats::search::{Next, Range, next};
-
-/// Bytes of a result: a few KiB.
-const RESULT_BYTES_MAX: u64 = 16 << 20;
 
 /// Most probes that are looked for: more than a recipe may ask for.
 const PROBES_MAX: u32 = 1_000;
@@ -39,9 +31,7 @@ pub(super) fn next_probe(load: &Load, folder: &Path) -> Result<Load, Failure> {
 /// The probes before the repeat of this folder.
 fn before(folder: &Path) -> Vec<ProbeRecord> {
     let (Some(point), Some(number)) = (folder.parent(), number(folder)) else { return Vec::new() };
-    (0..number.min(PROBES_MAX))
-        .filter_map(|repeat| probe(&point.join(format!("r{repeat}"))))
-        .collect()
+    (0..number.min(PROBES_MAX)).filter_map(|repeat| probe(&worker::repeat(point, repeat))).collect()
 }
 
 fn number(folder: &Path) -> Option<u32> {
@@ -50,10 +40,7 @@ fn number(folder: &Path) -> Option<u32> {
 
 /// What a repeat's result says; nothing where it has none.
 fn probe(folder: &Path) -> Option<ProbeRecord> {
-    let path: PathBuf = folder.join(file::RESULT);
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(RESULT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    let result: LoadResult = serde_json::from_slice(&bytes).ok()?;
+    let result = worker::read_result(folder).ok()?;
     result.probe.map(|probe| *probe)
 }
 
@@ -89,7 +76,7 @@ mod tests {
     fn probes_follow_from_the_results_before_them() {
         let folder = tempfile::tempdir().unwrap();
         let load = load(SEARCH);
-        let at = |repeat: u32| folder.path().join(format!("r{repeat}"));
+        let at = |repeat: u32| worker::repeat(folder.path(), repeat);
         let first = next_probe(&load, &at(0)).unwrap();
         assert!((rate(&first) - 10.0).abs() < 1e-9);
         assert_eq!(serde_json::to_value(first.phases.measure).unwrap(), "3s");

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aifb_runfolder::write;
 use aifb_schema::{
     control::ReplicaChange,
-    names::file,
     recipe::{Port, Probe, preset},
     run::{Endpoint, Failure, Owner},
 };
@@ -233,9 +233,8 @@ impl<'a> Attempt<'a> {
             replica.host.sampling.engine(replica.name(), replica.position.replica, page);
         }
         endpoint.healthy_epoch_ns = clock::epoch_ns();
-        if let Ok(mut json) = serde_json::to_vec_pretty(&endpoint) {
-            json.push(b'\n');
-            let path = self.prepared.folders.own.join(file::ENDPOINT);
+        if let Ok(json) = write::pretty(&endpoint) {
+            let path = self.prepared.folders.files.endpoint_path();
             replica.host.context.files.replace(&path, 0o644, json);
         }
         Ok((endpoint, prober))

@@ -1,9 +1,13 @@
 //! The folders of a replica, and the logs in them.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
+use aifb_runfolder::{ReplicaFolder, write};
 use aifb_schema::{
-    names::{file, limit},
+    names::limit,
     run::{Failure, Owner},
 };
 
@@ -16,6 +20,8 @@ const TAIL: u64 = limit::LOG_TAIL_BYTES;
 /// Folders of a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
+    /// Names of the files in its folder in the run folder.
+    pub(super) files: ReplicaFolder,
     /// Its folder in the run folder.
     pub(crate) own: PathBuf,
     /// Its data.
@@ -34,7 +40,8 @@ impl Folders {
         } else {
             replica.name().to_owned()
         };
-        let own = replica.host.context.run_dir.join(file::SERVICES).join(name);
+        let files = replica.host.context.folder().replica(&name);
+        let own = files.path().to_owned();
         let data = match &replica.service.data {
             None => own.join("data"),
             Some(text) => {
@@ -44,18 +51,19 @@ impl Folders {
             }
         };
         let secrets = own.join(".secrets");
-        Self { own, data, secrets }
+        Self { files, own, data, secrets }
     }
 
     /// The replica's log files, to append to.
     pub(super) fn output(&self) -> io::Result<Output> {
-        let open = |name: &str| File::options().append(true).create(true).open(self.own.join(name));
-        Ok(Output { stdout: open(file::STDOUT)?, stderr: open(file::STDERR)? })
+        let open = |path: &Path| write::append(path, write::MODE);
+        let (stdout, stderr) = (self.files.stdout_path(), self.files.stderr_path());
+        Ok(Output { stdout: open(&stdout)?, stderr: open(&stderr)? })
     }
 
     /// The files that the service writes to: standard error, standard output.
     pub(super) fn log_files(&self) -> [PathBuf; 2] {
-        [self.own.join(file::STDERR), self.own.join(file::STDOUT)]
+        [self.files.stderr_path(), self.files.stdout_path()]
     }
 
     /// How long the logs are: what an attempt adds comes after that.
