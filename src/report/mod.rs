@@ -4,11 +4,12 @@
 
 mod files;
 mod logs;
+mod model;
 mod quantity;
 mod read;
 mod rebuild;
-mod tables;
-mod text;
+mod render;
+mod sections;
 
 #[cfg(test)]
 mod fixture;
@@ -19,7 +20,6 @@ mod tests;
 
 pub(crate) use files::write;
 pub(crate) use rebuild::rebuild;
-pub(crate) use text::text;
 
 use aifb_schema::{
     names::exit,
@@ -28,6 +28,11 @@ use aifb_schema::{
 };
 
 use crate::store::RunFolder;
+
+/// The report as text, with a line end at its end; `folder` is where it was made from.
+pub(crate) fn text(report: &Report, folder: &str) -> String {
+    render::text(&sections::sections(report, folder))
+}
 
 /// How much of the end of a run there is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,20 @@
 //! Numbers for people: three or four significant digits and a unit that suits the size.
 
+use super::model::Cell;
+
+/// A cell as a person reads it; what is absent is a dash, never 0.
+pub(super) fn shown(cell: &Cell) -> String {
+    match cell {
+        Cell::Seconds(value) => seconds(*value),
+        Cell::Bytes(value) => bytes(*value),
+        Cell::Count(value) => value.to_string(),
+        Cell::Rate(value) => digits(*value),
+        Cell::Share(value) => format!("{} %", digits(value * 100.0)),
+        Cell::Text(words) => words.clone(),
+        Cell::Absent => "-".to_owned(),
+    }
+}
+
 /// Seconds as `12.3 µs`, `4.56 ms`, `78.9 s`.
 pub(super) fn seconds(seconds: f64) -> String {
     match seconds.abs() {

@@ -195,8 +195,9 @@ fn tell(node: &str, recording: &Recording, cut: bool, life: &Life, warnings: &mu
         ));
     }
     for (step, kills) in oom_kills(recording) {
+        let processes = if kills == 1 { "1 process" } else { &format!("{kills} processes") };
         warnings.push(format!(
-            "node {node}, step {step}: out of memory: the kernel killed {kills} processes"
+            "node {node}, step {step}: out of memory: the kernel killed {processes}"
         ));
     }
 }

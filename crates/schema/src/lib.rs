@@ -10,6 +10,8 @@ pub mod names;
 #[cfg(feature = "full")]
 pub mod control;
 #[cfg(feature = "full")]
+pub mod figure;
+#[cfg(feature = "full")]
 pub mod gateway;
 #[cfg(feature = "full")]
 pub mod live;

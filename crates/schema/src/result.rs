@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::search::{ProbeRecord, SearchResult};
+use crate::{
+    figure::{Better, Figure, Unit, Value},
+    search::{ProbeRecord, SearchResult},
+};
 
 /// Version of both formats.
 pub const RESULT_VERSION: u32 = 1;
@@ -328,75 +331,215 @@ pub struct Metrics {
     pub operations: BTreeMap<String, Distribution>,
 }
 
-/// What other programs would have printed for the same requests, each computed from the same
-/// stamps (docs/reference/result.md, "Conversion"). Absent where a request lacks a stamp that the
-/// definition needs. P: planned; Q: taken up by the client; S: first byte written; A1, Ak: first
-/// and last event with a choice; C1, Ck: first and last content; D: the mark that ends the stream
-/// (`[DONE]`), else the end of the body; n: output tokens.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Comparable {
+/// A field of [`Metrics`] as a figure has it.
+trait Measured {
+    /// Its value, where it was measured.
+    fn value(&self) -> Option<Value<'_>>;
+}
+
+impl Measured for Option<f64> {
+    fn value(&self) -> Option<Value<'_>> {
+        self.map(Value::Number)
+    }
+}
+
+impl Measured for Option<u64> {
+    fn value(&self) -> Option<Value<'_>> {
+        self.map(Value::Count)
+    }
+}
+
+impl Measured for Option<Distribution> {
+    fn value(&self) -> Option<Value<'_>> {
+        self.as_ref().map(Value::Distribution)
+    }
+}
+
+/// The figures of [`Metrics`], one line each: field, unit, which way is better, name for people,
+/// meaning. A field that is neither here nor passed over in the first line does not compile.
+macro_rules! figures_of_metrics {
+    ($metrics:ident, $($field:ident $unit:ident $better:ident $label:literal $meaning:literal;)*) => {{
+        let Metrics { token_source: _, operations: _, $($field,)* } = $metrics;
+        [$($field.value().map(|value| Figure {
+            name: stringify!($field),
+            label: $label,
+            meaning: $meaning,
+            unit: Unit::$unit,
+            better: Better::$better,
+            value,
+        }),)*]
+    }};
+}
+
+impl Metrics {
+    /// Every figure that was measured, in the order of reports; the operations' at the end under
+    /// their own names.
+    #[must_use]
+    pub fn each(&self) -> Vec<Figure<'_>> {
+        let own = figures_of_metrics! { self,
+            duration_seconds Seconds Neither "duration" "";
+            requests_per_second PerSecond Higher "requests" "";
+            output_tokens_per_second PerSecond Higher "output tokens" "";
+            output_tokens Count Neither "output tokens" "";
+            input_tokens Count Neither "input tokens" "";
+            cached_input_tokens Count Neither "cached input tokens" "";
+            events_per_read Number Neither "events per socket read" "";
+            goodput_per_second PerSecond Higher "good requests" "";
+            attainment_ratio Share Higher "within the SLO" "";
+            ttft_seconds Seconds Lower "TTFT" "scheduled → first token";
+            ttfo_seconds Seconds Lower "TTFO" "scheduled → first token that is not reasoning";
+            inter_token_seconds Seconds Lower "inter-token" "gap between two pieces of content";
+            tpot_seconds Seconds Lower "TPOT"
+                "first → last token of a request, divided by its tokens after the first";
+            e2e_seconds Seconds Lower "last content (e2e)"
+                "scheduled → last content; without streaming → end of the response";
+            total_seconds Seconds Lower "full response (total)" "scheduled → end of the response";
+            service_seconds Seconds Lower "server latency" "first byte sent → end of the response";
+            client_lag_seconds Seconds Lower "send delay"
+                "scheduled → first byte sent; connecting is part of it";
+            receive_lag_seconds Seconds Lower "receive delay" "sent by the mock server → received";
+        };
+        let operations = self.operations.iter().map(|(name, one)| Figure {
+            name,
+            label: name,
+            meaning: "",
+            unit: Unit::Seconds,
+            better: Better::Lower,
+            value: Value::Distribution(one),
+        });
+        own.into_iter().flatten().chain(operations).collect()
+    }
+}
+
+/// Declares the times that other programs print: one line each makes the definition, its key in
+/// [`Comparable`] and everything that goes through all of them.
+macro_rules! comparable_times {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $field:ident;)*) => {
+        /// A time of a request by the definition of another program. The letters are those of
+        /// [`Comparable`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum ComparableTime {
+            $($(#[doc = $doc])+ $variant,)*
+        }
+
+        impl ComparableTime {
+            /// All of them, in the order of reports.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its key in [`Comparable`].
+            #[must_use]
+            pub const fn key(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($field),)*
+                }
+            }
+        }
+
+        /// What other programs would have printed for the same requests, each computed from the same
+        /// stamps (docs/reference/result.md, "Conversion"). Absent where a request lacks a stamp that the
+        /// definition needs. P: planned; Q: taken up by the client; S: first byte written; A1, Ak: first
+        /// and last event with a choice; C1, Ck: first and last content; D: the mark that ends the stream
+        /// (`[DONE]`), else the end of the body; n: output tokens.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        pub struct Comparable {
+            $(
+                $(#[doc = $doc])+
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<Distribution>,
+            )*
+            /// Requests within the SLO by vLLM's own times ÷ the time from the first request to the last
+            /// answer, with an SLO.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub goodput_vllm_per_second: Option<f64>,
+            /// Requests within the SLO by sglang's own times ÷ requests sent, with an SLO.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub attainment_sglang_ratio: Option<f64>,
+        }
+
+        impl Comparable {
+            /// Those times that `of` has; without the figures that need an SLO.
+            pub fn of_times(mut of: impl FnMut(ComparableTime) -> Option<Distribution>) -> Self {
+                Self {
+                    $($field: of(ComparableTime::$variant),)*
+                    ..Self::default()
+                }
+            }
+
+            /// One of the times.
+            #[must_use]
+            pub fn time(&self, which: ComparableTime) -> Option<&Distribution> {
+                match which {
+                    $(ComparableTime::$variant => self.$field.as_ref(),)*
+                }
+            }
+        }
+    };
+}
+
+comparable_times! {
     /// C1 − S: time to first token as the server makes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttft_service_seconds: Option<Distribution>,
+    TtftService = ttft_service_seconds;
     /// A1 − Q: an event without content counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttft_vllm_seconds: Option<Distribution>,
+    TtftVllm = ttft_vllm_seconds;
     /// C1 − Q. Also AIPerf, GuideLLM, inference-perf, inference-benchmarker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttft_sglang_seconds: Option<Distribution>,
+    TtftSglang = ttft_sglang_seconds;
     /// First event − Q, whatever is in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttft_genai_seconds: Option<Distribution>,
+    TtftGenai = ttft_genai_seconds;
     /// C1 − P, as ours.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttft_mlperf_seconds: Option<Distribution>,
+    TtftMlperf = ttft_mlperf_seconds;
     /// (Ak − A1) / (n − 1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tpot_vllm_seconds: Option<Distribution>,
+    TpotVllm = tpot_vllm_seconds;
     /// (D − C1) / (n − 1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tpot_sglang_seconds: Option<Distribution>,
+    TpotSglang = tpot_sglang_seconds;
     /// (Ck − Q) / n: the first token is in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tpot_guidellm_seconds: Option<Distribution>,
+    TpotGuidellm = tpot_guidellm_seconds;
     /// (D − C1) / (n − 1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tpot_mlperf_seconds: Option<Distribution>,
+    TpotMlperf = tpot_mlperf_seconds;
     /// (last event − first event) / (n − 1), one value a request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub itl_genai_seconds: Option<Distribution>,
+    ItlGenai = itl_genai_seconds;
     /// (Ck − C1) / (n − tokens of the first chunk, 1 where the server does not say), one value a
     /// request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub itl_aiperf_seconds: Option<Distribution>,
+    ItlAiperf = itl_aiperf_seconds;
     /// Gaps between events with a choice, those without content too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub itl_vllm_seconds: Option<Distribution>,
+    ItlVllm = itl_vllm_seconds;
     /// Gap between content events ÷ tokens of an event (the request's mean).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub itl_infperf_seconds: Option<Distribution>,
+    ItlInfperf = itl_infperf_seconds;
     /// Ak − Q.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub e2e_vllm_seconds: Option<Distribution>,
+    E2eVllm = e2e_vllm_seconds;
     /// D − Q.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub e2e_sglang_seconds: Option<Distribution>,
+    E2eSglang = e2e_sglang_seconds;
     /// Ck − Q.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub e2e_aiperf_seconds: Option<Distribution>,
+    E2eAiperf = e2e_aiperf_seconds;
     /// D − P: MLPerf's sample latency.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency_mlperf_seconds: Option<Distribution>,
+    LatencyMlperf = latency_mlperf_seconds;
     /// (D − Q) / n: inference-perf's normalised time per output token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ntpot_seconds: Option<Distribution>,
-    /// Requests within the SLO by vLLM's own times ÷ the time from the first request to the last
-    /// answer, with an SLO.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub goodput_vllm_per_second: Option<f64>,
-    /// Requests within the SLO by sglang's own times ÷ requests sent, with an SLO.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attainment_sglang_ratio: Option<f64>,
+    Ntpot = ntpot_seconds;
+}
+
+impl Comparable {
+    /// Every figure that was measured, in the order of reports.
+    #[must_use]
+    pub fn each(&self) -> Vec<Figure<'_>> {
+        let times = ComparableTime::ALL.iter().filter_map(|which| {
+            let (name, value) = (which.key(), Value::Distribution(self.time(*which)?));
+            Some((name, Unit::Seconds, Better::Lower, value))
+        });
+        let goodput = self.goodput_vllm_per_second.map(|rate| {
+            ("goodput_vllm_per_second", Unit::PerSecond, Better::Higher, Value::Number(rate))
+        });
+        let attainment = self.attainment_sglang_ratio.map(|ratio| {
+            ("attainment_sglang_ratio", Unit::Share, Better::Higher, Value::Number(ratio))
+        });
+        let figures = times.chain(goodput).chain(attainment);
+        figures
+            .map(|(name, unit, better, value)| {
+                let endings = ["_seconds", "_per_second", "_ratio"];
+                let label = endings.iter().find_map(|ending| name.strip_suffix(ending));
+                let label = label.unwrap_or(name);
+                Figure { name, label, meaning: "", unit, better, value }
+            })
+            .collect()
+    }
 }
 
 /// The main figures under the names that earlier benchmarks of this factory print.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use aifb_schema::{
     recipe::Slo,
-    result::{Comparable, Distribution},
+    result::{Comparable, ComparableTime},
 };
 use aifb_stats::{
     distribution::{self, seconds},
@@ -27,7 +27,7 @@ use crate::{
 /// The requests so far, by every definition.
 #[derive(Debug, Default)]
 pub(super) struct Others {
-    times: BTreeMap<&'static str, Histogram>,
+    times: BTreeMap<ComparableTime, Histogram>,
     limits: Limits,
     good_vllm: u64,
     good_sglang: u64,
@@ -60,20 +60,24 @@ impl Others {
         if row.outcome != Outcome::Ok {
             return;
         }
-        let of = Times::of(row);
-        self.good_vllm += u64::from(self.good(of.ttft_vllm, of.tpot_vllm, of.e2e_vllm, row));
-        self.good_sglang +=
-            u64::from(self.good(of.ttft_sglang, of.tpot_sglang, of.e2e_sglang, row));
-        for (name, value) in of.named() {
-            if let Some(value) = value {
-                self.times.entry(name).or_default().record(value);
+        let of = |which| time(which, row);
+        let [vllm, sglang] = [
+            [ComparableTime::TtftVllm, ComparableTime::TpotVllm, ComparableTime::E2eVllm],
+            [ComparableTime::TtftSglang, ComparableTime::TpotSglang, ComparableTime::E2eSglang],
+        ]
+        .map(|times| self.good(times.map(of), row));
+        self.good_vllm += u64::from(vllm);
+        self.good_sglang += u64::from(sglang);
+        for which in ComparableTime::ALL {
+            if let Some(value) = time(*which, row) {
+                self.times.entry(*which).or_default().record(value);
             }
         }
         self.gaps(row);
     }
 
     /// Within the SLO by these times. Both programs take a request of one token to have no gap.
-    fn good(&self, ttft: Option<u64>, tpot: Option<u64>, e2e: Option<u64>, row: &Row) -> bool {
+    fn good(&self, [ttft, tpot, e2e]: [Option<u64>; 3], row: &Row) -> bool {
         let single = row.seen.output_tokens.is_some_and(|tokens| tokens <= 1);
         let tpot = if single { Some(0) } else { tpot };
         let within = |limit: Option<u64>, value: Option<u64>| {
@@ -92,14 +96,14 @@ impl Others {
         {
             // The tokens of each event are known to nobody; of all of them together they are.
             let events = u64::from(seen.content_events);
-            let gaps = self.times.entry("itl_infperf").or_default();
+            let gaps = self.times.entry(ComparableTime::ItlInfperf).or_default();
             for gap in seen.gaps.iter() {
                 // Beyond 2^63 ns, whatever it is divided by.
                 gaps.record(gap.saturating_mul(events) / tokens);
             }
         }
         if seen.first_choice_ns.is_some() {
-            let gaps = self.times.entry("itl_vllm").or_default();
+            let gaps = self.times.entry(ComparableTime::ItlVllm).or_default();
             seen.gaps.iter().for_each(|gap| gaps.record(gap));
             outer_gaps(seen).into_iter().flatten().for_each(|gap| gaps.record(gap));
         }
@@ -110,31 +114,14 @@ impl Others {
         self.next_worker();
         let slo = self.limits.any();
         let span = Some(seconds(self.longest_ns)).filter(|span| slo && *span > 0.0);
-        let of = |name: &str| -> Option<Distribution> {
-            self.times.get(name).and_then(distribution::of_histogram)
-        };
+        let times = Comparable::of_times(|which| {
+            self.times.get(&which).and_then(distribution::of_histogram)
+        });
         Comparable {
-            ttft_service_seconds: of("ttft_service"),
-            ttft_vllm_seconds: of("ttft_vllm"),
-            ttft_sglang_seconds: of("ttft_sglang"),
-            ttft_genai_seconds: of("ttft_genai"),
-            ttft_mlperf_seconds: of("ttft_mlperf"),
-            tpot_vllm_seconds: of("tpot_vllm"),
-            tpot_sglang_seconds: of("tpot_sglang"),
-            tpot_guidellm_seconds: of("tpot_guidellm"),
-            tpot_mlperf_seconds: of("tpot_mlperf"),
-            itl_genai_seconds: of("itl_genai"),
-            itl_aiperf_seconds: of("itl_aiperf"),
-            itl_vllm_seconds: of("itl_vllm"),
-            itl_infperf_seconds: of("itl_infperf"),
-            e2e_vllm_seconds: of("e2e_vllm"),
-            e2e_sglang_seconds: of("e2e_sglang"),
-            e2e_aiperf_seconds: of("e2e_aiperf"),
-            latency_mlperf_seconds: of("latency_mlperf"),
-            ntpot_seconds: of("ntpot"),
             goodput_vllm_per_second: span.map(|span| float(self.good_vllm) / span),
             attainment_sglang_ratio: (slo && self.sent > 0)
                 .then(|| float(self.good_sglang) / float(self.sent)),
+            ..times
         }
     }
 }
@@ -149,78 +136,38 @@ fn outer_gaps(seen: &Seen) -> [Option<u64>; 2] {
     ]
 }
 
-/// One request by every definition that gives one value.
-#[derive(Debug, Default, PartialEq)]
-struct Times {
-    ttft_service: Option<u64>,
-    ttft_vllm: Option<u64>,
-    ttft_sglang: Option<u64>,
-    ttft_genai: Option<u64>,
-    ttft_mlperf: Option<u64>,
-    tpot_vllm: Option<u64>,
-    tpot_sglang: Option<u64>,
-    tpot_guidellm: Option<u64>,
-    itl_genai: Option<u64>,
-    itl_aiperf: Option<u64>,
-    e2e_vllm: Option<u64>,
-    e2e_sglang: Option<u64>,
-    e2e_aiperf: Option<u64>,
-    latency_mlperf: Option<u64>,
-    ntpot: Option<u64>,
-}
-
-impl Times {
-    fn of(row: &Row) -> Self {
-        let seen = &row.seen;
-        let (planned, taken) = (row.planned_ns, Some(row.dequeued_ns));
-        let between = |from: Option<u64>, to: Option<u64>| to?.checked_sub(from?);
-        let tokens = seen.output_tokens;
-        let per_gap = |time: Option<u64>| time?.checked_div(tokens?.checked_sub(1)?);
-        let per_token = |time: Option<u64>| time?.checked_div(tokens?);
-        // Without a mark the stream ends with its body.
-        let done = seen.first_content_ns.map(|_| seen.done_ns.unwrap_or(row.end_ns));
-        let (first, last) = (seen.first_content_ns, seen.last_content_ns);
-        let in_first = seen.first_chunk_tokens.unwrap_or(1);
-        Self {
-            ttft_service: between(seen.first_write_ns, first),
-            ttft_vllm: between(taken, seen.first_choice_ns),
-            ttft_sglang: between(taken, first),
-            ttft_genai: between(taken, seen.first_event_ns),
-            ttft_mlperf: row.ttft(),
-            tpot_vllm: per_gap(between(seen.first_choice_ns, seen.last_choice_ns)),
-            tpot_sglang: per_gap(between(first, done)),
-            tpot_guidellm: per_token(between(taken, last)),
-            itl_genai: per_gap(between(seen.first_event_ns, seen.last_event_ns)),
-            itl_aiperf: between(first, last)
-                .and_then(|time| time.checked_div(tokens?.checked_sub(in_first)?)),
-            e2e_vllm: between(taken, seen.last_choice_ns),
-            e2e_sglang: between(taken, done),
-            e2e_aiperf: between(taken, last),
-            latency_mlperf: done.and_then(|done| done.checked_sub(planned)),
-            ntpot: per_token(between(taken, done)),
+/// One request by a definition that gives one value; those of several gaps have none here.
+fn time(which: ComparableTime, row: &Row) -> Option<u64> {
+    let seen = &row.seen;
+    let (planned, taken) = (row.planned_ns, Some(row.dequeued_ns));
+    let between = |from: Option<u64>, to: Option<u64>| to?.checked_sub(from?);
+    let tokens = seen.output_tokens;
+    let per_gap = |time: Option<u64>| time?.checked_div(tokens?.checked_sub(1)?);
+    let per_token = |time: Option<u64>| time?.checked_div(tokens?);
+    // Without a mark the stream ends with its body.
+    let done = seen.first_content_ns.map(|_| seen.done_ns.unwrap_or(row.end_ns));
+    let (first, last) = (seen.first_content_ns, seen.last_content_ns);
+    let in_first = seen.first_chunk_tokens.unwrap_or(1);
+    match which {
+        ComparableTime::TtftService => between(seen.first_write_ns, first),
+        ComparableTime::TtftVllm => between(taken, seen.first_choice_ns),
+        ComparableTime::TtftSglang => between(taken, first),
+        ComparableTime::TtftGenai => between(taken, seen.first_event_ns),
+        ComparableTime::TtftMlperf => row.ttft(),
+        ComparableTime::TpotVllm => per_gap(between(seen.first_choice_ns, seen.last_choice_ns)),
+        // Both end with the answer.
+        ComparableTime::TpotSglang | ComparableTime::TpotMlperf => per_gap(between(first, done)),
+        ComparableTime::TpotGuidellm => per_token(between(taken, last)),
+        ComparableTime::ItlGenai => per_gap(between(seen.first_event_ns, seen.last_event_ns)),
+        ComparableTime::ItlAiperf => {
+            between(first, last).and_then(|time| time.checked_div(tokens?.checked_sub(in_first)?))
         }
-    }
-
-    /// With the printed names. MLPerf's time per token is sglang's: both end with the answer.
-    fn named(&self) -> [(&'static str, Option<u64>); 16] {
-        [
-            ("ttft_service", self.ttft_service),
-            ("ttft_vllm", self.ttft_vllm),
-            ("ttft_sglang", self.ttft_sglang),
-            ("ttft_genai", self.ttft_genai),
-            ("ttft_mlperf", self.ttft_mlperf),
-            ("tpot_vllm", self.tpot_vllm),
-            ("tpot_sglang", self.tpot_sglang),
-            ("tpot_guidellm", self.tpot_guidellm),
-            ("tpot_mlperf", self.tpot_sglang),
-            ("itl_genai", self.itl_genai),
-            ("itl_aiperf", self.itl_aiperf),
-            ("e2e_vllm", self.e2e_vllm),
-            ("e2e_sglang", self.e2e_sglang),
-            ("e2e_aiperf", self.e2e_aiperf),
-            ("latency_mlperf", self.latency_mlperf),
-            ("ntpot", self.ntpot),
-        ]
+        ComparableTime::ItlVllm | ComparableTime::ItlInfperf => None,
+        ComparableTime::E2eVllm => between(taken, seen.last_choice_ns),
+        ComparableTime::E2eSglang => between(taken, done),
+        ComparableTime::E2eAiperf => between(taken, last),
+        ComparableTime::LatencyMlperf => done.and_then(|done| done.checked_sub(planned)),
+        ComparableTime::Ntpot => per_token(between(taken, done)),
     }
 }
 
@@ -270,27 +217,30 @@ mod tests {
     #[test]
     fn every_definition_has_its_own_value() {
         let row = chat();
-        let of = Times::of(&row);
         let ms = |value: Option<u64>| value.map(|ns| ns / 1_000_000);
-        let found = [
-            of.ttft_service,
-            of.ttft_vllm,
-            of.ttft_sglang,
-            of.ttft_genai,
-            of.ttft_mlperf,
-            of.tpot_vllm,
-            of.tpot_sglang,
-            of.tpot_guidellm,
-            of.itl_genai,
-            of.itl_aiperf,
-            of.e2e_vllm,
-            of.e2e_sglang,
-            of.e2e_aiperf,
-            of.latency_mlperf,
-            of.ntpot,
+        let found: Vec<_> =
+            ComparableTime::ALL.iter().map(|which| (which.key(), ms(time(*which, &row)))).collect();
+        let expected = [
+            ("ttft_service_seconds", Some(47)),
+            ("ttft_vllm_seconds", Some(8)),
+            ("ttft_sglang_seconds", Some(48)),
+            ("ttft_genai_seconds", Some(8)),
+            ("ttft_mlperf_seconds", Some(50)),
+            ("tpot_vllm_seconds", Some(17)),
+            ("tpot_sglang_seconds", Some(10)),
+            ("tpot_guidellm_seconds", Some(14)),
+            ("tpot_mlperf_seconds", Some(10)),
+            ("itl_genai_seconds", Some(18)),
+            ("itl_aiperf_seconds", Some(8)),
+            ("itl_vllm_seconds", None),
+            ("itl_infperf_seconds", None),
+            ("e2e_vllm_seconds", Some(93)),
+            ("e2e_sglang_seconds", Some(99)),
+            ("e2e_aiperf_seconds", Some(88)),
+            ("latency_mlperf_seconds", Some(101)),
+            ("ntpot_seconds", Some(16)),
         ];
-        let expected = [47, 8, 48, 8, 50, 17, 10, 14, 18, 8, 93, 99, 88, 101, 16];
-        assert_eq!(found.map(ms), expected.map(Some));
+        assert_eq!(found, expected);
         // Ours, for comparison.
         assert_eq!((ms(row.ttft()), ms(row.tpot()), ms(row.e2e())), (Some(50), Some(8), Some(90)));
     }
