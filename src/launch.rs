@@ -114,7 +114,7 @@ pub(crate) fn wait(child: &mut Child) {
     let until = Instant::now() + END_DEADLINE;
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= until {
-            output::note("aifb: the launcher does not end and is killed");
+            output::note("aifb: the launcher does not exit and is killed");
             send(child, Signal::SIGKILL);
             drop(child.wait());
             return;
@@ -174,14 +174,14 @@ fn too_late() -> CommandError {
     let error = CommandError::new(
         exit::SERVICE,
         "waiting for the services",
-        "still not ready when the time was over",
+        "not healthy within the time limit",
     );
-    error.hint("aifb logs show tells how far they came; --timeout gives them longer")
+    error.hint("see their progress with aifb logs show; set a longer limit with --timeout")
 }
 
 fn ended_silently() -> CommandError {
     let error =
-        CommandError::new(exit::SLURM, "starting the run", "the launcher ended without a word");
+        CommandError::new(exit::SLURM, "starting the run", "the launcher ended without a message");
     error.hint("see launch.log in the run folder")
 }
 
@@ -191,7 +191,7 @@ fn environment(answer: &Answer) -> BTreeMap<String, String> {
 }
 
 fn wrong(error: io::Error) -> Unready {
-    Unready::GaveUp(CommandError::slurm("reading what the launcher reports", error))
+    Unready::GaveUp(CommandError::slurm("reading the launcher's messages", error))
 }
 
 /// Whether there is something to read, or the end; looks for a tenth of a second.
@@ -233,8 +233,8 @@ mod tests {
         let error = report(b"A\0READY\0", minute).unwrap_err();
         assert!(error.text.contains("unknown record 'A'"), "{error}");
         let error = report(b"A=1\0REA", minute).unwrap_err();
-        assert!(error.text.contains("without a word"), "{error}");
+        assert!(error.text.contains("without a message"), "{error}");
         let error = report(b"A=1\0", Duration::from_millis(50)).unwrap_err();
-        assert!(error.text.contains("time was over"), "{error}");
+        assert!(error.text.contains("within the time limit"), "{error}");
     }
 }

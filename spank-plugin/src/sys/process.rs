@@ -12,6 +12,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use aifb_schema::launch_status::STATUS_FD;
+
 /// Where the child keeps its error pipe until exec closes it.
 const REPORT_FD: RawFd = 4;
 
