@@ -64,7 +64,7 @@ uninstall: ## remove what `make install` put there
 	  rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(PREFIX)'/$$folder 2>/dev/null || true; \
 	done
 
-lint: ## formatting, clippy, shell scripts
+lint: ## formatting, clippy, import cycles, shell scripts
 	@tests/run lint
 
 test: setup ## everything that has to be green: about 25 minutes on 2 cores the first time

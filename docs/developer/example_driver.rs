@@ -1,16 +1,18 @@
 //! A driver in one file: the own protocol of text-embeddings-inference, `POST /embed`.
 //!
-//! docs/developer/drivers.md explains it line by line; `loadgen/src/driver/example.rs` compiles it
+//! docs/developer/drivers.md explains it line by line; `loadgen/src/registry/example.rs` compiles it
 //! and runs it.
 
 use std::rc::Rc;
 
-use super::{Ask, Class, Fault, protocol::Protocol, template::Template};
+use super::{protocol::Protocol, template::Template};
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::Seen,
     wire::{Reply, Request, Route, Wire, reply::Answered},
-    worker::Job,
 };
 
 /// The protocol: all that requests need, made once.

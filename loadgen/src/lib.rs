@@ -1,37 +1,28 @@
 //! `aifb-loadgen`: puts load on a service and measures it from the intended send times.
 //!
-//! plan (pure) → drive (one loop) → driver (one per protocol) → record (one row per request) →
-//! merge (the result). Inside a run the tasks of one srun step are one load, led by the
-//! coordinator through the agent of each node (`session`); alone it is `run` (`standalone`);
-//! `mock` is the server with a known truth.
+//! cli (what is asked) → session (one worker, alone or led by the coordinator) → plan (pure: when
+//! something is sent) → workload (what each request asks) → drive (one loop) → driver (one per
+//! protocol, named in `registry`) → wire (HTTP and sockets) → record (one row per request) → merge
+//! (the result). `job` is what a worker is told, `fault` why a request failed, `error` why the
+//! program ends. `mock` is the server with a known truth.
 
-mod again;
 mod cli;
-mod cli_model;
-mod cli_workload;
 mod clock;
 mod drive;
 mod driver;
 mod error;
+mod fault;
 #[doc(hidden)]
 pub mod fuzz;
-mod join;
-mod limits;
+mod job;
 mod merge;
 mod mock;
-mod pacer;
 mod plan;
-mod progress;
 mod record;
-mod resolve;
-mod search;
+mod registry;
 mod session;
-mod standalone;
-mod summary;
 mod sys;
-mod watch;
 mod wire;
-mod worker;
 mod workload;
 
 use std::{io::Write, process::ExitCode};
@@ -40,6 +31,7 @@ use aifb_schema::names::exit;
 use clap::Parser;
 use cli::{Cli, Command};
 use error::Fatal;
+use session::in_run;
 
 /// The whole program: reads the command line, runs it, gives the exit code.
 pub fn main() -> ExitCode {
@@ -61,13 +53,13 @@ fn dispatch(cli: &Cli) -> Result<i32, Fatal> {
         };
     }
     match (&cli.command, &cli.load) {
-        (Some(Command::Run(options)), _) => standalone::run(options),
+        (Some(Command::Run(options)), _) => session::standalone::run(options),
         (Some(Command::Mock(options)), _) => mock::serve(options),
-        (Some(Command::Merge), _) => again::run(),
+        (Some(Command::Merge), _) => merge::rebuild::run(),
         (None, Some(load)) => {
             let Cli { point, repeat, workers, .. } = *cli;
-            let wanted = session::Wanted { load, point, repeat, workers, lead: cli.lead.get() };
-            session::run(&wanted, cli.strict)
+            let wanted = in_run::Wanted { load, point, repeat, workers, lead: cli.lead.get() };
+            in_run::run(&wanted, cli.strict)
         }
         (None, None) => Err(Fatal::usage("neither --load nor a command was given")
             .hint("inside a run: aifb-loadgen --load NAME; without one: aifb-loadgen run --help")),

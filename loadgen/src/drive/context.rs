@@ -14,14 +14,15 @@ use tokio::sync::Notify;
 use super::source::{Due, Source};
 use crate::{
     clock::mono_ns,
-    driver::{Class, Driver, Fault},
+    driver::Driver,
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
     plan::{Sends, WorkerPlan},
     record::{
         Recorder,
         row::{Outcome, Row, Seen},
     },
-    worker::Job,
 };
 
 /// Connections opened at a time before the start: below the usual backlog of a listener (128).

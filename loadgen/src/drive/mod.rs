@@ -2,6 +2,7 @@
 //! open and closed loads; warm-up, measured part and drain.
 
 mod context;
+pub(crate) mod limits;
 mod source;
 mod stall;
 
@@ -16,19 +17,22 @@ use aifb_stats::stopping::Judge;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    clock::{mono_ns, process_cost, thread_cpu_ns, thread_waited_ns},
+    clock::{
+        mono_ns,
+        pacer::{Pacer, SPIN_NS},
+        process_cost, thread_cpu_ns, thread_waited_ns,
+    },
     driver::Driver,
     error::Fatal,
-    limits,
-    pacer::{Pacer, SPIN_NS},
+    job::{Job, Link, Made, Ready, Start, Stop},
     record::{
         Recorder,
-        checkpoint::{ClientState, WorkerRecord},
+        checkpoint::{ClientState, StoppedBy, WorkerRecord},
         tally::Limits,
     },
-    worker::{Job, Link, Made, Ready, Start, Stop, StoppedBy},
 };
 use context::{Context, lane};
+
 use source::{Source, Talks};
 use stall::Stalls;
 

@@ -2,10 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::{
-    driver::Ask,
-    plan::{Pause, Phase, Sends, WorkerPlan},
-};
+use crate::plan::{Ask, Pause, Phase, Sends, WorkerPlan};
 
 /// A request that is due. Times are absolute, CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,15 @@ use tokio::{
     process::{ChildStderr, ChildStdout},
 };
 
-use super::{Ask, Class, Driver, Fault};
-use crate::{clock::mono_ns, error::Fatal, plan::Phase, record::row::Seen, worker::Job};
+use super::Driver;
+use crate::{
+    clock::mono_ns,
+    error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::{Ask, Phase},
+    record::row::Seen,
+};
 
 /// Bytes of standard error that are kept, its end: the last lines say why.
 const SAID_BYTES: usize = 400;

@@ -1,7 +1,7 @@
 //! An answer that is read in one of two ways, by what was asked for.
 
-use super::Fault;
 use crate::{
+    fault::Fault,
     record::row::Seen,
     wire::{Fields, Head, Reply},
 };

@@ -6,19 +6,20 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Ask, Class, Fault,
-    asked::{self, Asked, or_default, read},
+    llm::{self, Asked, or_default, read},
     protocol::Protocol,
     vectors::{self, Length},
 };
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::Seen,
     wire::{
         Reply, Request, Route, Wire,
         reply::{Answer, Answered},
     },
-    worker::Job,
 };
 
 /// The protocol.
@@ -40,7 +41,7 @@ struct Expected {
 impl Protocol for Embeddings {
     async fn prepare(job: &Job, wire: &Wire) -> Result<Self, Fatal> {
         let load = &job.plan.load;
-        let model = asked::json(&asked::model(job, wire).await);
+        let model = llm::json(&llm::model(job, wire).await);
         let mut defaults = Vec::new();
         if let Some(dimensions) = load.dimensions {
             defaults.push(("dimensions", Value::from(dimensions)));
@@ -50,9 +51,9 @@ impl Protocol for Embeddings {
             route: Route::post("/embeddings").under("/v1").json().accept(JSON).ready(),
             asked: Asked::new(job)?,
             before: format!(r#"{{"model":{model},"input":"#),
-            after: format!("{}}}", asked::members(&defaults, &load.extra)),
+            after: format!("{}}}", llm::members(&defaults, &load.extra)),
             expected: Expected {
-                vectors: size(asked::batch(load)),
+                vectors: size(llm::batch(load)),
                 dimensions: load.dimensions.map(size),
             },
         })
@@ -82,7 +83,7 @@ struct Body {
     #[serde(default)]
     usage: Option<Usage>,
     #[serde(default)]
-    error: Option<super::said::Said>,
+    error: Option<super::error_text::Said>,
 }
 
 #[derive(Deserialize)]

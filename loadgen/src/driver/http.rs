@@ -7,13 +7,14 @@ use bytes::Bytes;
 use hyper::{Method, Uri, header::HeaderName};
 use memchr::memmem::Finder;
 
-use super::{Ask, Class, Fault, protocol::Protocol, template::Template};
+use super::{protocol::Protocol, template::Template};
 use crate::{
     error::Fatal,
-    plan::Phase,
+    fault::{Class, Fault},
+    job::Job,
+    plan::{Ask, Phase},
     record::row::Seen,
     wire::{Reply, Request, Route, Wire},
-    worker::Job,
 };
 
 /// The protocol.

@@ -14,16 +14,17 @@ use aifb_schema::{
 use serde_json::{Map, Value};
 
 use super::{
-    Ask, Class, Fault,
-    asked::{self, Asked},
     either::Either,
+    llm::{self, Asked},
     ollama_answer::{Embedded, Generated, Pulled, whole},
     protocol::Protocol,
 };
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     wire::{Reply, Request, Route, Wire, events::Ndjson, reply::Answered},
-    worker::Job,
 };
 
 /// The protocol.
@@ -42,7 +43,7 @@ impl Protocol for Ollama {
     async fn prepare(job: &Job, wire: &Wire) -> Result<Self, Fatal> {
         let load = &job.plan.load;
         let wanted = load.ollama.clone().unwrap_or_default();
-        let model = asked::model(job, wire).await;
+        let model = llm::model(job, wire).await;
         if job.rank == 0 {
             let until = Instant::now() + wanted.deadline.get();
             let (model, wanted, driver) = (model.as_str(), &wanted, load.driver);
@@ -72,12 +73,12 @@ impl Protocol for Ollama {
         let mut after = String::new();
         if generates {
             let own = options.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-            after.push_str(&asked::members(&[("temperature", Value::from(0))], &own));
+            after.push_str(&llm::members(&[("temperature", Value::from(0))], &own));
             after.push('}');
         } else if let Some(options) = options {
             extra.insert("options".to_owned(), options);
         }
-        after.push_str(&asked::members(&defaults, &extra));
+        after.push_str(&llm::members(&defaults, &extra));
         after.push('}');
         let (path, key) = match load.driver {
             Word::OllamaChat => ("/api/chat", "messages"),
@@ -89,9 +90,9 @@ impl Protocol for Ollama {
             stream,
             route: Route::post(path).json().ready(),
             asked: Asked::new(job)?,
-            before: format!(r#"{{"model":{},"{key}":"#, asked::json(&model)),
+            before: format!(r#"{{"model":{},"{key}":"#, llm::json(&model)),
             after,
-            vectors: usize::try_from(asked::batch(load)).unwrap_or(usize::MAX),
+            vectors: usize::try_from(llm::batch(load)).unwrap_or(usize::MAX),
         })
     }
 

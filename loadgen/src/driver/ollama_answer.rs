@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::{
-    Class, Fault,
-    asked::{Filled, or_default, read},
+    error_text::Said,
+    llm::{Filled, or_default, read},
     ollama::say,
-    said::Said,
     vectors::{self, Length},
 };
 use crate::{
+    fault::{Class, Fault},
     record::row::{Seen, TokenSource},
     wire::{
         Head, Reply,

@@ -6,16 +6,17 @@ use aifb_schema::recipe::Driver as Word;
 use serde_json::Value;
 
 use super::{
-    Ask, Fault,
-    asked::{self, Asked},
     either::Either,
+    llm::{self, Asked},
     openai_answer::{Streamed, whole},
     protocol::Protocol,
 };
 use crate::{
     error::Fatal,
+    fault::Fault,
+    job::Job,
+    plan::Ask,
     wire::{Reply, Request, Route, Wire},
-    worker::Job,
     workload::Item,
 };
 
@@ -37,7 +38,7 @@ impl Protocol for OpenAi {
         let load = &job.plan.load;
         let chat = load.driver == Word::OpenaiChat;
         let stream = load.stream.unwrap_or(true);
-        let model = asked::json(&asked::model(job, wire).await);
+        let model = llm::json(&llm::model(job, wire).await);
         let key = if chat { "messages" } else { "prompt" };
         let (path, accept) = (
             if chat { "/chat/completions" } else { "/completions" },
@@ -51,9 +52,9 @@ impl Protocol for OpenAi {
         if !load.tools.is_empty() {
             defaults.push(("tools", Value::from(load.tools.clone())));
         }
-        let after = format!("{}}}", asked::members(&defaults, &load.extra));
+        let after = format!("{}}}", llm::members(&defaults, &load.extra));
         defaults.push(("ignore_eos", Value::from(true)));
-        let after_exact = format!("{}}}", asked::members(&defaults, &load.extra));
+        let after_exact = format!("{}}}", llm::members(&defaults, &load.extra));
         Ok(Self {
             chat,
             stream,

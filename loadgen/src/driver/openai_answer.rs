@@ -7,12 +7,12 @@
 use serde::Deserialize;
 
 use super::{
-    Class, Fault,
-    asked::{Filled, few, or_default, read},
+    error_text::Said,
+    llm::{Filled, few, or_default, read},
     openai_quick,
-    said::Said,
 };
 use crate::{
+    fault::{Class, Fault},
     record::row::{Seen, TokenSource},
     wire::{
         events::{Events, Sse, no_stream},

@@ -4,7 +4,7 @@
 //! told here by one pass over their bytes; anything else, and anything that may be wrong, is left
 //! to the full parser, so that both together say what the full parser alone would.
 
-use super::asked::Filled;
+use super::llm::Filled;
 
 /// What the usual event has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -13,16 +13,18 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio_postgres::{Client, Config, NoTls, Statement, tls::NoTlsStream};
 
-use super::{Ask, Class, Driver, Fault};
+use super::Driver;
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::Seen,
-    resolve,
     wire::{
         driven::{Driven, chain},
+        resolve,
         socket::Socket,
     },
-    worker::Job,
 };
 
 /// Longest time to make and fill the table, and for other ranks to wait for it: a hundred million

@@ -1,18 +1,20 @@
 //! Protocols over HTTP: what is asked and what an answer means, without sockets.
 //!
 //! A new protocol is one file with a type that is a [`Protocol`], and one line in
-//! [`super::run`]. [`HttpDriver`] makes a driver of it, on every engine.
+//! [`crate::registry`]. [`HttpDriver`] makes a driver of it, on every engine.
 
 use std::borrow::Cow;
 
 use aifb_schema::recipe::HttpVersion;
 
-use super::{Ask, Driver, Fault};
+use super::Driver;
 use crate::{
     error::Fatal,
+    fault::Fault,
+    job::Job,
+    plan::Ask,
     record::row::Seen,
     wire::{Connection, Reply, Request, Wire},
-    worker::Job,
 };
 
 /// One protocol over HTTP.

@@ -7,18 +7,19 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Ask, Class, Fault,
-    asked::{self, Asked, or_default, read},
+    llm::{self, Asked, or_default, read},
     protocol::Protocol,
 };
 use crate::{
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::Seen,
     wire::{
         Reply, Request, Route, Wire,
         reply::{Answer, Answered},
     },
-    worker::Job,
 };
 
 /// The protocol.
@@ -41,15 +42,15 @@ struct Expected {
 impl Protocol for Rerank {
     async fn prepare(job: &Job, wire: &Wire) -> Result<Self, Fatal> {
         let load = &job.plan.load;
-        let model = asked::json(&asked::model(job, wire).await);
-        let documents = usize::try_from(asked::batch(load)).unwrap_or(usize::MAX);
+        let model = llm::json(&llm::model(job, wire).await);
+        let documents = usize::try_from(llm::batch(load)).unwrap_or(usize::MAX);
         let best = load.extra.get("top_n").and_then(Value::as_u64).filter(|best| *best > 0);
         let best = best.map_or(documents, |best| usize::try_from(best).unwrap_or(documents));
         Ok(Self {
             route: Route::post("/rerank").under("/v1").json().accept("application/json").ready(),
             asked: Asked::new(job)?,
             before: format!(r#"{{"model":{model},"query":"#),
-            after: format!("{}}}", asked::members(&[], &load.extra)),
+            after: format!("{}}}", llm::members(&[], &load.extra)),
             expected: Expected { documents, results: best.min(documents) },
         })
     }
@@ -81,7 +82,7 @@ struct Body {
     #[serde(default)]
     meta: Option<Meta>,
     #[serde(default)]
-    error: Option<super::said::Said>,
+    error: Option<super::error_text::Said>,
 }
 
 #[derive(Deserialize)]

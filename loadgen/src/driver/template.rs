@@ -7,8 +7,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::Ask;
-use crate::plan::Phase;
+use crate::plan::{Ask, Phase};
 
 /// Most placeholders in one text: each makes it at most 20 bytes longer.
 pub(crate) const PLACES_MAX: usize = 256;

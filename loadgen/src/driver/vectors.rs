@@ -1,11 +1,10 @@
 //! Vectors of embeddings, counted and checked without being kept.
 
+use crate::fault::{Class, Fault};
 use std::fmt;
 
 use base64::Engine as _;
 use serde::{Deserialize, Deserializer, de};
-
-use super::{Class, Fault};
 
 /// How many numbers a vector has. A vector is a list of numbers, or their bytes in base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 mod comparable;
 mod part;
 mod probe;
+pub(crate) mod rebuild;
 mod values;
 mod verdict;
 
@@ -23,13 +24,13 @@ use aifb_stats::distribution::{of_histogram, seconds};
 
 use crate::{
     error::Fatal,
+    job::Job,
     plan::Shape,
     record::{
         series,
         tally::{Histograms, METRICS, OPERATION, OWN_LAG, Tally},
     },
     sys,
-    worker::Job,
 };
 use comparable::Others;
 use part::Part;

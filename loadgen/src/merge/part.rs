@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     error::Fatal,
+    job::Job,
     plan::WorkerPlan,
     record::{
         self,
@@ -12,7 +13,6 @@ use crate::{
         rows,
         tally::{Histograms, Limits, Tally},
     },
-    worker::Job,
 };
 
 /// One worker's part.

@@ -4,7 +4,7 @@ use aifb_schema::{control::LoadPlan, result::Distribution};
 
 use super::*;
 use crate::{
-    driver::Class,
+    fault::Class,
     record::{
         checkpoint::{self, ClientState, WorkerRecord},
         checkpoint_path,

@@ -7,7 +7,10 @@ use aifb_schema::{
 use aifb_stats::{distribution::seconds, histogram::Histogram, plateau, rank::Quantile};
 
 use super::{float, part::Part};
-use crate::{join, record::tally::Tally, worker::Job, workload::WorkloadRecord};
+use crate::{
+    job::Job,
+    record::{checkpoint::WorkloadRecord, start, tally::Tally},
+};
 
 /// Client lag that is always allowed, seconds: the scheduler's latency on a busy node.
 const LAG_MIN: f64 = 1e-3;
@@ -107,7 +110,7 @@ fn incomplete(parts: &[Part]) -> Option<Verdict> {
 
 /// Inside a run, where the coordinator would lead.
 fn met_by_files(job: &Job) -> Option<Verdict> {
-    let why = join::because(&job.folder)?;
+    let why = start::because(&job.folder)?;
     verdict(
         "met_by_files",
         format!(

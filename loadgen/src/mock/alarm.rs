@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{clock::mono_ns, pacer::Pacer};
+use crate::clock::{mono_ns, pacer::Pacer};
 
 /// A waiter, ordered by its instant.
 struct Waiter {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, str::FromStr};
 
-use crate::driver::Class;
+use crate::fault::Class;
 
 /// What a client that is right reports for an answer with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

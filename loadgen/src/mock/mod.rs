@@ -13,6 +13,7 @@ mod fault;
 mod gate;
 mod http1;
 mod http2;
+mod options;
 mod play;
 mod protocol;
 mod script;
@@ -23,9 +24,10 @@ use std::{io::Write, rc::Rc};
 use aifb_schema::names::exit;
 
 pub(crate) use fault::FaultRule;
+pub(crate) use options::Options;
 pub(crate) use server::Freeze;
 
-use crate::{cli, error::Fatal, pacer};
+use crate::{clock, error::Fatal};
 use alarm::Alarms;
 use server::Server;
 
@@ -36,14 +38,14 @@ const BACKLOG: u32 = 4096;
 ///
 /// # Errors
 /// If it cannot listen.
-pub(crate) fn serve(options: &cli::Mock) -> Result<i32, Fatal> {
+pub(crate) fn serve(options: &Options) -> Result<i32, Fatal> {
     if options.list_faults {
         return std::io::stdout()
             .write_all(fault::list().as_bytes())
             .map(|()| exit::OK)
             .map_err(|error| Fatal::usage(format!("writing to standard output: {error}")));
     }
-    pacer::remove_timer_slack();
+    clock::remove_timer_slack();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
@@ -51,7 +53,7 @@ pub(crate) fn serve(options: &cli::Mock) -> Result<i32, Fatal> {
     runtime.block_on(accept(options))
 }
 
-async fn accept(options: &cli::Mock) -> Result<i32, Fatal> {
+async fn accept(options: &Options) -> Result<i32, Fatal> {
     let fail =
         |error: std::io::Error| Fatal::usage(format!("listening on '{}': {error}", options.listen));
     let socket = if options.listen.is_ipv4() {

@@ -8,6 +8,7 @@ use std::{
 use aifb_schema::units::Span;
 
 use super::{
+    Options,
     alarm::Alarms,
     fault::{Fault, Faults},
     gate::{Gate, Hold, Slot},
@@ -15,11 +16,11 @@ use super::{
     protocol::{self, Request, Settings},
     script::{Answer, Whole},
 };
-use crate::{cli::Mock, clock::mono_ns};
+use crate::clock::mono_ns;
 
 /// The server.
 pub(super) struct Server {
-    options: Mock,
+    options: Options,
     pub(super) alarms: Alarms,
     pub(super) truth: Truth,
     gate: Option<Gate>,
@@ -60,7 +61,7 @@ pub(super) fn nanos(span: Duration) -> u64 {
 }
 
 impl Server {
-    pub(super) fn new(options: Mock, alarms: Alarms) -> Self {
+    pub(super) fn new(options: Options, alarms: Alarms) -> Self {
         let gate = match (options.slots, options.capacity) {
             (Some(slots), _) => Some(Gate::new(slots, Hold::Answer, alarms.clone())),
             (None, Some(rate)) => {

@@ -7,6 +7,7 @@
 //! share it. A closed load has no send times; its plan is the number of slots, when they begin and
 //! when they stop.
 
+mod ask;
 mod schedule;
 mod slots;
 mod trace;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use aifb_schema::recipe::{Arrival, Load, Measure};
 use sha2::{Digest, Sha256};
 
+pub(crate) use ask::Ask;
 pub(crate) use slots::Pause;
 pub(crate) use trace::{Lengths, Trace};
 

@@ -17,7 +17,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::tally::{Histograms, Tally};
-use crate::{driver::Class, worker::StoppedBy, workload::WorkloadRecord};
+use crate::fault::Class;
 
 /// One worker's part, besides its rows and histograms.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,39 @@ pub(crate) struct WorkerRecord {
     pub(crate) examples: BTreeMap<Class, String>,
     /// What the client did and cost.
     pub(crate) client: ClientState,
+}
+
+/// The rule that ended a load.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoppedBy {
+    /// Its key in the recipe.
+    pub(crate) rule: String,
+    /// What was seen.
+    pub(crate) reason: String,
+}
+
+/// What a worker notes of its workload: the same for all workers but for the counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkloadRecord {
+    /// SHA-256 over the recipe's words for it and over its files: equal wherever the same is
+    /// asked.
+    pub(crate) hash: String,
+    /// Files and their SHA-256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<(String, String)>,
+    /// Entries of a file that are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entries: Option<u64>,
+    /// Entries of a file that are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_out: Option<u64>,
+    /// Prompt tokens of the measured requests, as planned.
+    pub(crate) input_tokens: u64,
+    /// Of these, tokens in beginnings that a request before had too: what a prefix cache may
+    /// reuse by plan.
+    pub(crate) repeated_tokens: u64,
+    /// Measured requests whose entry of the file had been asked before.
+    pub(crate) reused: u64,
 }
 
 /// What the client did and cost.

@@ -9,6 +9,7 @@ pub(crate) mod live;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod series;
+pub(crate) mod start;
 pub(crate) mod tally;
 mod writer;
 
@@ -23,16 +24,14 @@ use std::{
 
 use aifb_schema::result::SeriesPoint;
 use aifb_stats::{histogram::Histogram, stopping::Figures};
-use checkpoint::{ClientState, WorkerRecord};
+use checkpoint::{ClientState, StoppedBy, WorkerRecord, WorkloadRecord};
 use live::Live;
 use row::Row;
 use series::Series;
 use tally::{Histograms, Limits, Tally};
 use writer::Writer;
 
-use crate::{
-    driver::Class, error::Fatal, plan::Phase, worker::StoppedBy, workload::WorkloadRecord,
-};
+use crate::{error::Fatal, fault::Class, plan::Phase};
 
 /// Rows kept in memory while the writer is busy: about 60 MB; then rows are dropped and counted.
 const ROWS_WAITING_MAX: usize = 200_000;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{driver::Class, plan::Phase};
+use crate::{fault::Class, plan::Phase};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

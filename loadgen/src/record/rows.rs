@@ -26,7 +26,7 @@ use arrow_ipc::{
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use super::row::{Gaps, Outcome, Row, Seen, TokenSource};
-use crate::{driver::Class, plan::Phase};
+use crate::{fault::Class, plan::Phase};
 
 /// Rows of one record batch: at about 150 bytes a row 10 MB, what a reader holds at a time.
 const BATCH_ROWS: usize = 65_536;

@@ -126,7 +126,7 @@ fn add(sums: &mut BTreeMap<u64, SeriesPoint>, point: SeriesPoint) {
 mod tests {
     use super::*;
     use crate::{
-        driver::Class,
+        fault::Class,
         record::{
             row::{Outcome, tests::streamed},
             tally::Limits,

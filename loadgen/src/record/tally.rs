@@ -7,7 +7,7 @@ use aifb_stats::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::row::{Gaps, Outcome, Row, TokenSource};
-use crate::{driver::Class, plan::Phase};
+use crate::{fault::Class, plan::Phase};
 
 /// Sums over requests. All but `warmup*` are of the measured part.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

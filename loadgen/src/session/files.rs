@@ -19,13 +19,14 @@ use aifb_schema::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Place, Wanted};
-use crate::{
-    error::Fatal,
+use super::{
+    in_run::Wanted,
     join::Join,
+    place::Place,
     progress::ProgressLine,
     standalone::{Together, exit_code, together},
 };
+use crate::error::Fatal;
 
 /// Runs one worker; gives the exit code. `why` is why there is no agent.
 ///

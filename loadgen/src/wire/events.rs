@@ -5,7 +5,7 @@ use super::{
     sse::{self, TooLong},
 };
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 

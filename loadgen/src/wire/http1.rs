@@ -19,7 +19,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 

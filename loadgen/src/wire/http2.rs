@@ -17,7 +17,7 @@ use super::{
     socket::{Seal, Socket},
 };
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 

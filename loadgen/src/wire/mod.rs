@@ -20,6 +20,7 @@ mod receiver;
 #[allow(dead_code, reason = "protocols with one answer use the rest")]
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod sse;
 pub(crate) mod target;
@@ -34,8 +35,8 @@ use aifb_schema::{
 };
 
 use crate::{
-    driver::{Class, Fault},
     error::Fatal,
+    fault::{Class, Fault},
     record::row::Seen,
 };
 pub(crate) use head::{Fields, Head};

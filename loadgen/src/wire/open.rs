@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::mono_ns,
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 

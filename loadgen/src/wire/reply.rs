@@ -2,7 +2,7 @@
 
 use super::{Fields, Head};
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 

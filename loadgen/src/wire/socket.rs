@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::ack::Acks;
-use crate::{clock::mono_ns, driver::Fault, record::row::Seen};
+use crate::{clock::mono_ns, fault::Fault, record::row::Seen};
 
 /// Bytes read at a time. One buffer serves all connections of a thread, so ten thousand streams
 /// cost no more than one.

@@ -15,8 +15,9 @@ use hyper::{
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 
+use super::resolve;
 use super::{ack::Server, request::push_line, tls};
-use crate::{error::Fatal, resolve};
+use crate::error::Fatal;
 
 /// Scheme of a Unix socket's URL: `unix:/path`, `unix:/path:/base`.
 pub(crate) const UNIX: &str = "unix:";

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
 
-use crate::driver::{Class, Fault};
+use crate::fault::{Class, Fault};
 
 /// Bytes that an answer may unpack to whatever it takes packed: the longest event.
 const FREE_BYTES: u64 = 16 * 1024 * 1024;

@@ -15,17 +15,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use aifb_schema::recipe::{Dataset, DatasetKind, Think};
+use aifb_schema::recipe::{Dataset, DatasetKind, Load, Think};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    driver::Ask,
     error::Fatal,
-    plan::{Pause, Phase, Trace, WorkerPlan, hex},
-    worker::Job,
+    plan::{Ask, Pause, Phase, Trace, WorkerPlan, hex},
+    record::checkpoint::WorkloadRecord,
 };
 use file::{Entries, Entry};
 use lengths::Draw;
@@ -124,30 +122,6 @@ impl Item {
     }
 }
 
-/// What a worker notes of its workload: the same for all workers but for the counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WorkloadRecord {
-    /// SHA-256 over the recipe's words for it and over its files: equal wherever the same is
-    /// asked.
-    pub(crate) hash: String,
-    /// Files and their SHA-256.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) files: Vec<(String, String)>,
-    /// Entries of a file that are asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) entries: Option<u64>,
-    /// Entries of a file that are not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) left_out: Option<u64>,
-    /// Prompt tokens of the measured requests, as planned.
-    pub(crate) input_tokens: u64,
-    /// Of these, tokens in beginnings that a request before had too: what a prefix cache may
-    /// reuse by plan.
-    pub(crate) repeated_tokens: u64,
-    /// Measured requests whose entry of the file had been asked before.
-    pub(crate) reused: u64,
-}
-
 /// What a worker asks.
 #[derive(Debug)]
 pub(crate) struct Workload {
@@ -215,8 +189,7 @@ impl Workload {
     ///
     /// # Errors
     /// If a file cannot be read or used.
-    pub(crate) fn prepare(job: &Job, plan: &WorkerPlan) -> Result<Self, Fatal> {
-        let load = &job.plan.load;
+    pub(crate) fn prepare(load: &Load, plan: &WorkerPlan) -> Result<Self, Fatal> {
         let dataset = load.dataset.clone().unwrap_or_default();
         let mut workload = Self::new(&dataset, load.seed, plan.trace.clone())?;
         if let (Some(trace), aifb_schema::recipe::Arrival::Trace { file, .. }) =

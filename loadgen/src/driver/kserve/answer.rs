@@ -8,7 +8,7 @@ use aifb_schema::recipe::{Datatype, KserveOutput};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
     wire::{Head, Reply, Whole},
 };

@@ -1,6 +1,6 @@
 //! gRPC's framing: each message behind a flag and its length.
 
-use crate::driver::{Class, Fault};
+use crate::fault::{Class, Fault};
 
 /// Flag and length before each message.
 const PREFIX_BYTES: usize = 5;

@@ -14,15 +14,17 @@ use super::{
     tensor::{Form, Tensor, Wanted},
 };
 use crate::{
-    driver::{Ask, Class, Fault, either::Either, protocol::Protocol},
+    driver::{either::Either, protocol::Protocol},
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::{Seen, TokenSource},
     wire::{
         Reply, Request, Route, Wire,
         events::{Events, Sse, no_stream},
         reply::{Answer, Answered},
     },
-    worker::Job,
 };
 
 /// The driver.

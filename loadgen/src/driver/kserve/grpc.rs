@@ -25,11 +25,13 @@ use super::{
     tensor::Form,
 };
 use crate::{
-    driver::{Ask, Class, Fault, protocol::Protocol},
+    driver::protocol::Protocol,
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     record::row::{Seen, TokenSource},
     wire::{Fields, Head, Reply, Request, Route, Wire},
-    worker::Job,
 };
 
 /// The driver.

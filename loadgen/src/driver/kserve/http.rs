@@ -13,10 +13,12 @@ use super::{
     tensor::{Form, Own, Tensor},
 };
 use crate::{
-    driver::{Ask, Class, Fault, protocol::Protocol},
+    driver::protocol::Protocol,
     error::Fatal,
+    fault::{Class, Fault},
+    job::Job,
+    plan::Ask,
     wire::{Reply, Request, Route, Wire},
-    worker::Job,
 };
 
 /// The driver.

@@ -13,20 +13,22 @@ mod tensor;
 
 use std::fmt::Write;
 
-pub(super) use generate::Generate;
-pub(super) use grpc::Grpc;
+pub(crate) use generate::Generate;
+pub(crate) use grpc::Grpc;
 pub(crate) use grpc::anything as any_grpc;
-pub(super) use http::Http;
+pub(crate) use http::Http;
 
 use aifb_schema::recipe::Kserve;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Ask, Fault, asked::Asked};
+use super::llm::Asked;
 use crate::{
     error::Fatal,
+    fault::Fault,
+    job::Job,
+    plan::Ask,
     wire::{Route, Wire, reply::Anything},
-    worker::Job,
 };
 use model::Metadata;
 use tensor::{Form, Own, Places, Tensor, Wanted};
@@ -129,7 +131,7 @@ async fn metadata_over_http(wire: &Wire, model: &str, path: &str) -> Result<Meta
     let answer = wire.json(0, &route.request(""), model::ANSWER_MAX).await;
     let read = |value| {
         serde_json::from_value(value)
-            .map_err(|error| Fault::new(super::Class::Parse, error.to_string()))
+            .map_err(|error| Fault::new(crate::fault::Class::Parse, error.to_string()))
     };
     answer.and_then(read).map_err(|fault| {
         Fatal::service(format!("asking for the metadata of model '{model}': {}", fault.message))

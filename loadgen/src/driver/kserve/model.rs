@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::tensor::Wanted;
 use crate::{
-    driver::{Class, Fault},
     error::Fatal,
+    fault::{Class, Fault},
 };
 
 /// Longest wait for one answer about a model.

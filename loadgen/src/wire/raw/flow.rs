@@ -18,7 +18,7 @@ use super::{
     hub::{Hub, Taker},
 };
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
     wire::{Fields, Head, Reply, io::Io, receiver::Receiver},
 };

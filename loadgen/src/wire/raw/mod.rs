@@ -14,7 +14,7 @@ use hyper::Method;
 
 use super::{Reply, Request, Target, io::Io};
 use crate::{
-    driver::{Class, Fault},
+    fault::{Class, Fault},
     record::row::Seen,
 };
 use flow::{Flow, Line};

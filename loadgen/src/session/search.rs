@@ -1,0 +1,148 @@
+//! `aifb-loadgen run --search`: the largest load within limits, probe after probe.
+
+use std::collections::BTreeMap;
+
+use aifb_schema::{
+    control::LoadPlan,
+    recipe::{Level, Search, SearchLimit, Target},
+    result::LoadResult,
+    search::ProbeRecord,
+    units::Span,
+};
+use aifb_stats::search::{Next, Range, next, outcome};
+
+use super::{progress::ProgressLine, standalone::one};
+use crate::{cli::Run, error::Fatal, merge};
+
+/// The search that the options ask for.
+///
+/// # Errors
+/// If a limit or a load is none.
+pub(crate) fn of(options: &Run) -> Result<Option<Search>, Fatal> {
+    let wanted = &options.search;
+    let (Some(from), Some(to), Some(probe)) = (&wanted.from, &wanted.to, options.time) else {
+        return Ok(None);
+    };
+    let (from, to) = (level(from)?, level(to)?);
+    if std::mem::discriminant(&from) != std::mem::discriminant(&to) || from.get() >= to.get() {
+        return Err(Fatal::usage("reading --from and --to: they are no range").hint(
+            "two rates (--from 1/s --to 100/s) or two numbers in flight (--from 1 --to 256)",
+        ));
+    }
+    let slo: BTreeMap<String, SearchLimit> =
+        wanted.limits.iter().map(|text| limit(text)).collect::<Result<_, _>>()?;
+    if slo.contains_key("attainment")
+        && options.slo_ttft.or(options.slo_itl).or(options.slo_e2e).is_none()
+    {
+        return Err(Fatal::usage("reading --search 'attainment': of which limits?")
+            .hint("add --slo-ttft, --slo-itl or --slo-e2e"));
+    }
+    Ok(Some(Search { slo, from, to, within: wanted.within, probes: wanted.probes.max(1), probe }))
+}
+
+fn level(text: &str) -> Result<Level, Fatal> {
+    let wrong = |cause: String| {
+        Fatal::usage(format!("reading load '{text}': {cause}"))
+            .hint("a rate such as 20/s, or a number of requests in flight")
+    };
+    match text.parse::<u32>() {
+        Ok(0) => Err(wrong("at least one request in flight is needed".to_owned())),
+        Ok(count) => Ok(Level::Concurrency(count)),
+        Err(_) => text.parse().map(Level::Rate).map_err(|error| wrong(format!("{error}"))),
+    }
+}
+
+fn limit(text: &str) -> Result<(String, SearchLimit), Fatal> {
+    let wrong = |cause: &str| {
+        Fatal::usage(format!("reading --search '{text}': {cause}"))
+            .hint("for example ttft_p99=500ms, e2e_p95=10s, attainment=0.99")
+    };
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=LIMIT"))?;
+    let limit = match Target::of(name).ok_or_else(|| wrong("no such limit"))? {
+        Target::Attainment => {
+            let share = value.parse().ok().filter(|share| (0.0..1.0).contains(share));
+            SearchLimit::Share(share.ok_or_else(|| wrong("expected a share below 1"))?)
+        }
+        Target::Quantile(..) => {
+            let span: Span = value.parse().map_err(|error| wrong(&format!("{error}")))?;
+            SearchLimit::Time(span)
+        }
+    };
+    Ok((name.to_owned(), limit))
+}
+
+/// Runs the probes, each in a folder of its own; gives the result of the largest load within the
+/// limits (of the last probe, where there is none) with what the search found.
+///
+/// # Errors
+/// If a probe could not be measured.
+pub(crate) fn run(
+    plan: &LoadPlan,
+    runtime: &tokio::runtime::Runtime,
+    progress: bool,
+) -> Result<(LoadResult, Option<i32>), Fatal> {
+    let fail = |cause: String| Fatal::loadgen(format!("searching: {cause}"));
+    let search = plan.load.search.as_ref().ok_or_else(|| fail("nothing to search".to_owned()))?;
+    let range = Range::of(search, &plan.load.arrival);
+    let mut results: Vec<LoadResult> = Vec::new();
+    let mut line = ProgressLine::new(progress);
+    let mut interrupted = None;
+    while interrupted.is_none() {
+        let probes: Vec<ProbeRecord> =
+            results.iter().filter_map(|result| result.probe.as_deref().cloned()).collect();
+        let Next::Probe(level) = next(&range, &probes) else { break };
+        let (result, signal) = probe(plan, level, results.len(), runtime, &mut line)?;
+        if result.probe.is_none() && signal.is_none() {
+            return Err(fail(
+                "a probe's rows could not be kept, so nothing follows from it".into(),
+            )
+            .hint("is there room in the folder of --out or in TMPDIR?"));
+        }
+        interrupted = signal;
+        results.push(result);
+        if let Some(found) = outcome(&plan.load, plan.point, &results.iter().collect::<Vec<_>>())
+            && let Some(last) = found.probes.last()
+        {
+            let word = if last.passed { "within the limits" } else { "too much" };
+            line.note(&format!(
+                "probe {}: {level:.3} {}: {word} ({})",
+                results.len(),
+                found.unit,
+                last.why
+            ));
+        }
+    }
+    let found = outcome(&plan.load, plan.point, &results.iter().collect::<Vec<_>>());
+    let best = found.as_ref().and_then(|found| found.repeat);
+    let index = results.iter().position(|result| Some(result.repeat) == best);
+    let index = index.unwrap_or_else(|| results.len().saturating_sub(1));
+    if index >= results.len() {
+        return Err(fail("no probe was measured".to_owned()));
+    }
+    let mut result = results.swap_remove(index);
+    result.search = found.map(Box::new);
+    Ok((result, interrupted))
+}
+
+fn probe(
+    plan: &LoadPlan,
+    level: f64,
+    number: usize,
+    runtime: &tokio::runtime::Runtime,
+    line: &mut ProgressLine,
+) -> Result<(LoadResult, Option<i32>), Fatal> {
+    let folder = std::path::Path::new(&plan.folder).join(format!("r{number}"));
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Fatal::usage(format!("making folder '{}': {error}", folder.display())))?;
+    let mut plan = plan.clone();
+    plan.folder = folder.to_string_lossy().into_owned();
+    plan.repeat = u32::try_from(number).unwrap_or(u32::MAX);
+    plan.load = plan
+        .load
+        .at_level(level)
+        .map_err(|cause| Fatal::loadgen(format!("planning a probe at {level}: {cause}")))?;
+    line.title = format!("probe {}, {level:.3}: ", number + 1);
+    let (result, signal) = one(plan, runtime, line)?;
+    merge::write(&folder, &result)?;
+    Ok((result, signal))
+}
