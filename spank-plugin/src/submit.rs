@@ -61,7 +61,7 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     };
     let Some(ended) = child.wait_until(deadline) else {
         child.kill();
-        return Err(failed("it does not end".to_owned()));
+        return Err(failed("it does not exit".to_owned()));
     };
     match ended {
         Ended::Code(0) => snapshot(&output).map_err(|cause| failed(cause.into())),
@@ -124,7 +124,7 @@ fn read_all(pipe: OwnedFd, deadline: Instant) -> Result<Vec<u8>, String> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("no answer within {}", duration(PREPARE_DEADLINE)));
+            return Err(format!("no response within {}", duration(PREPARE_DEADLINE)));
         }
         if !process::readable(file.as_fd(), left, false).map_err(|err| err.to_string())? {
             continue;

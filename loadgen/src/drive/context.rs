@@ -116,7 +116,7 @@ impl<D: Driver> Context<D> {
             }
             if let (0, Some(fault)) = (opened, &failed) {
                 return Err(Fatal::service(format!("opening a connection: {}", fault.message))
-                    .hint("is the service up, and is this its address?"));
+                    .hint("check that the service is running and its address is right"));
             }
         }
         Ok(())
@@ -206,7 +206,7 @@ impl<D: Driver> Context<D> {
                 None => Class::TimeoutFirstByte,
                 Some(_) => Class::TimeoutTotal,
             };
-            Err(Fault::new(class, format!("no complete answer within {:?}", self.timeout)))
+            Err(Fault::new(class, format!("no complete response within {:?}", self.timeout)))
         });
         flight.end(result)
     }

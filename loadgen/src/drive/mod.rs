@@ -80,7 +80,7 @@ pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRec
     let _ignored = ready
         .send(Ready { plan_hash: plan.hash.clone(), workload_hash: made.workload.record().hash });
     let Ok(start) = start.await else {
-        return Err(Fatal::loadgen("waiting for the start: it was called off"));
+        return Err(Fatal::loadgen("waiting for the start: it was cancelled"));
     };
     let mut drive = Drive {
         pacer: Pacer::new(spin)

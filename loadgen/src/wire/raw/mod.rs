@@ -51,7 +51,7 @@ impl Raw {
         self.clean = false;
         let bytes = written(request, &self.target)?;
         let Some(line) = self.line.take() else {
-            return Err(Fault::new(Class::Send, "the connection was given up"));
+            return Err(Fault::new(Class::Send, "the connection was abandoned"));
         };
         let bodiless = request.route.method == Method::HEAD;
         let flow = Flow::begin(line, bytes, bodiless, reply(), std::mem::take(seen));
