@@ -18,16 +18,16 @@ use crate::problem::{PROGRAM, complain, print};
 /// Arguments of `prepare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The recipe, a file in YAML or JSON.
+    /// Recipe file (YAML or JSON).
     #[arg(long, value_name = "FILE")]
     recipe: PathBuf,
-    /// Change one field of the recipe, such as load.chat.seed=3; may be repeated.
+    /// Override one field of the recipe, such as load.chat.seed=3; repeatable.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
-    /// Where run folders are made.
+    /// Root of the run folders.
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// What the job's script waits for.
+    /// What the job script waits for.
     #[arg(long, default_value = "healthy", value_parser = ["healthy", "none"])]
     wait: String,
 }

@@ -14,32 +14,32 @@ pub(crate) enum LogsCommand {
     #[command(after_help = "\
 Examples:
   aifb logs show 4711 --service llm --stderr --lines 100
-  aifb logs show 4711 --level warn        warnings and errors, wherever in the logs they are
+  aifb logs show 4711 --level warn        the last warnings and errors, however far back
   aifb logs show 4711 --agent --level error --json")]
     Show(LogsArgs),
     /// Print new lines until the run ends
     #[command(after_help = "Example:\n  aifb logs follow 4711 --service llm --level warn")]
     Follow(LogsArgs),
-    /// Change which lines the agents of a run send and write from now on
+    /// Change which log lines the agents of a run send and write from now on
     #[command(after_help = "\
 Examples:
   aifb logs set 4711 --level debug
   aifb logs set 4711 --level error --until 2026-12-31T00:00:00Z
-The files that services write themselves are always complete.")]
+The log files of the services are always complete.")]
     Set(LogsSetArgs),
-    /// Send to Loki what a run could not send before its end
+    /// Send log lines to Loki that were not sent before the end of the run
     #[command(after_help = "\
 Examples:
   aifb logs resend 4711                              to the recipe's Loki
   aifb logs resend 4711 --loki http://monitor:3100   to another one
-No line is stored twice. Exit code 5: some are not sent yet; the next call goes on there.")]
+No line is stored twice. Exit code 5: some lines are not sent yet; the next call continues there.")]
     Resend(LogsResendArgs),
     /// Copy the logs of a run to names that other tools expect
     #[command(after_help = "\
 Example:
   aifb logs export 4711 --to /tmp/logs
 Names: SERVICE_out.log, SERVICE_err.log, logs/SERVICE_JOBID.out and .err, logs/benchmark_JOBID.out
-(the job script's, where sbatch put it by default), logs/RUNID.log (what happened in the run).")]
+(output of the job script, from sbatch's default path), logs/RUNID.log (events of the run).")]
     Export(LogsExportArgs),
 }
 
@@ -48,13 +48,13 @@ Names: SERVICE_out.log, SERVICE_err.log, logs/SERVICE_JOBID.out and .err, logs/b
 pub(crate) struct LogsSetArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Leave out lines below this level
+    /// Drop lines below this level
     #[arg(long, value_enum, value_name = "LEVEL", required_unless_present_any = ["until", "forever"])]
     pub(crate) level: Option<Level>,
-    /// Leave out lines after this instant, such as 2026-12-31T00:00:00Z
+    /// Drop lines after this time, such as 2026-12-31T00:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<When>,
-    /// Leave out no line for its time
+    /// Remove the time limit
     #[arg(long, conflicts_with = "until")]
     pub(crate) forever: bool,
     /// Print one JSON document
@@ -67,12 +67,12 @@ pub(crate) struct LogsSetArgs {
 pub(crate) enum Level {
     /// Everything
     Debug,
-    /// What goes on
+    /// Normal operation
     Info,
-    /// What may go wrong
+    /// Possible problems
     #[value(alias = "warn")]
     Warning,
-    /// What went wrong
+    /// Errors only
     Error,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct LogsResendArgs {
     /// Loki's URL [default: the recipe's]
     #[arg(long, value_name = "URL")]
     pub(crate) loki: Option<String>,
-    /// Give up when nothing could be sent for this long
+    /// Give up after this time without progress
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub(crate) patience: String,
     /// Print the ledger as JSON
@@ -108,7 +108,7 @@ pub(crate) struct LogsResendArgs {
 pub(crate) struct LogsExportArgs {
     #[command(flatten)]
     pub(crate) run: RunSelector,
-    /// Folder, made if need be [default: logs-RUNID in the current folder]
+    /// Folder, created if missing [default: logs-RUNID in the current folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
     /// Print one JSON document
@@ -133,14 +133,14 @@ pub(crate) struct LogsArgs {
     /// The agents' and the launcher's own logs instead of the services'
     #[arg(long, conflicts_with_all = ["service", "stdout", "stderr"])]
     pub(crate) agent: bool,
-    /// Lines from the end of each file to start with
+    /// Number of lines to print from the end of each file
     #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
     pub(crate) lines: u32,
-    /// Only lines at or above this level, and those that belong to them, such as stack traces; a
-    /// line that shows no level counts as info
+    /// Only lines at or above this level, with their stack traces; a line without a level counts
+    /// as info
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) level: Option<Level>,
-    /// Print one JSON document a line: file, text, and level where it shows one
+    /// Print JSON lines with file, text and, if the line has one, level
     #[arg(long)]
     pub(crate) json: bool,
 }

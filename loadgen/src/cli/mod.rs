@@ -11,7 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::mock;
 
-/// Puts load on a service and measures it from the intended send times.
+/// Sends load to a service and measures latency from the intended send times.
 ///
 /// Inside a run, as the tasks of one srun step: aifb-loadgen --load NAME. Without a run:
 /// aifb-loadgen run --url URL …
@@ -25,22 +25,22 @@ pub(crate) struct Cli {
     /// Load of the run's recipe.
     #[arg(long, value_name = "NAME")]
     pub(crate) load: Option<Name>,
-    /// Point of the sweep; without it the next one.
+    /// Point of the sweep [default: the next one].
     #[arg(long, value_name = "N", requires = "load")]
     pub(crate) point: Option<u32>,
-    /// Repeat, from 0; without it the next one.
+    /// Repeat, from 0 [default: the next one].
     #[arg(long, value_name = "N", requires = "load")]
     pub(crate) repeat: Option<u32>,
-    /// Workers of the load in all, where several steps are one load: each is started with the same
-    /// number, and the load begins when so many have come.
+    /// Total number of workers of a load that spans several steps: start each step with the same
+    /// number; the load starts once so many workers have joined.
     #[arg(long, value_name = "N", requires = "load", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) workers: Option<u32>,
-    /// Where no worker reaches the agent of its node, they meet through files of the run folder:
-    /// time from the last worker's coming to the start, above what the file system takes to show
-    /// a new file to all.
+    /// If no worker can connect to the agent of its node, they synchronize through files in the run
+    /// folder: the time from the arrival of the last worker to the start. It must exceed the time
+    /// until a new file is visible on all nodes.
     #[arg(long, value_name = "TIME", requires = "load", default_value = "5s")]
     pub(crate) lead: Span,
-    /// Exit with 6 when a verdict says that the result should not be believed.
+    /// Exit with code 6 if the result has a verdict and should not be trusted.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print the version.
@@ -50,15 +50,15 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
-/// What else it can do.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Measure a service that already runs, without Slurm, recipe or run folder.
     Run(Box<Run>),
-    /// Be a server that streams on a known schedule.
+    /// Start a mock server with deterministic latency.
     Mock(mock::Options),
-    /// Compute a load's result again from its workers' files: the plan as JSON on standard
-    /// input, the result as JSON on standard output. `aifb report` does it where the result is
+    /// Compute a load's result from its workers' files: reads the plan as JSON from standard input
+    /// and writes the result as JSON to standard output. `aifb report` uses it when a result is
     /// missing.
     Merge,
 }
@@ -90,7 +90,7 @@ pub(crate) enum DriverWord {
     Postgresql,
     /// Plain HTTP requests.
     Http,
-    /// A program run once a request.
+    /// A program, run once per request.
     Command,
 }
 
@@ -115,38 +115,38 @@ pub(crate) struct Run {
     /// Protocol.
     #[arg(long, value_enum)]
     pub(crate) driver: DriverWord,
-    /// Where the service answers: http://host:port, postgresql://user@host:port/database.
-    /// Repeat it to spread requests over several.
+    /// Address of the service: http://host:port, postgresql://user@host:port/database.
+    /// Repeatable: requests are spread over all.
     #[arg(long, value_name = "URL", required_unless_present = "program")]
     pub(crate) url: Vec<String>,
-    /// Requests in flight, each followed by the next (a closed loop).
+    /// Number of requests in flight; when one ends, the next is sent (closed loop).
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<u32>,
-    /// Pause between an answer and the next request of its slot.
+    /// Think time between requests of one user.
     #[arg(long, value_name = "TIME", conflicts_with = "rate")]
     pub(crate) think: Option<Span>,
-    /// Requests sent whatever the answers do, such as 20/s (an open loop).
+    /// Rate of requests, independent of the responses, such as 20/s (open loop).
     #[arg(long, value_name = "RATE")]
     pub(crate) rate: Option<Rate>,
     /// Distribution of the gaps between requests.
     #[arg(long, value_enum, default_value = "poisson")]
     pub(crate) process: ProcessWord,
-    /// Measured requests.
+    /// Number of measured requests.
     #[arg(long, value_name = "N")]
     pub(crate) requests: Option<u64>,
-    /// Measured time, such as 60s.
+    /// Length of the measured part, such as 60s.
     #[arg(long = "for", value_name = "TIME", id = "time")]
     pub(crate) time: Option<Span>,
-    /// Time before it, sent but not measured.
+    /// Length of the warm-up, whose requests are excluded from the result.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     pub(crate) warmup: Span,
-    /// Wait for the last answers.
+    /// Longest time to wait for outstanding responses at the end.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) drain: Span,
     /// Longest time for one request.
     #[arg(long, value_name = "TIME", default_value = "120s")]
     pub(crate) timeout: Span,
-    /// Seed of everything random.
+    /// Seed of all random values.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Model named in requests.
@@ -156,13 +156,13 @@ pub(crate) struct Run {
     pub(crate) workload: workload::WorkloadOptions,
     #[command(flatten)]
     pub(crate) model_options: model::ModelOptions,
-    /// Longest time to first token of a good request.
+    /// SLO: longest time to first token.
     #[arg(long, value_name = "TIME")]
     pub(crate) slo_ttft: Option<Span>,
-    /// Longest mean gap between tokens of a good request.
+    /// SLO: longest mean inter-token latency of a request.
     #[arg(long, value_name = "TIME")]
     pub(crate) slo_itl: Option<Span>,
-    /// Longest end-to-end time of a good request.
+    /// SLO: longest end-to-end latency.
     #[arg(long, value_name = "TIME")]
     pub(crate) slo_e2e: Option<Span>,
     /// How HTTP is carried.
@@ -175,35 +175,35 @@ pub(crate) struct Run {
     /// Method (driver http).
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     pub(crate) method: String,
-    /// Path and query (driver http); without it the path of the URL.
+    /// Path and query (driver http) [default: the path of the URL].
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub(crate) path: String,
     /// Header `name: value` (driver http); repeatable.
     #[arg(long, value_name = "HEADER")]
     pub(crate) header: Vec<String>,
-    /// Body (driver http). Path and body may have {id}, {seed}, {random} and {random:N}.
+    /// Body (driver http). Path and body may contain {id}, {seed}, {random} and {random:N}.
     #[arg(long, value_name = "TEXT")]
     pub(crate) body: Option<String>,
-    /// The only status that is a success (driver http); without it any from 200 to 299.
+    /// The only successful status (driver http) [default: any from 200 to 299].
     #[arg(long, value_name = "CODE")]
     pub(crate) expect_status: Option<u16>,
-    /// Text that a successful answer must contain (driver http).
+    /// Text that a successful response must contain (driver http).
     #[arg(long, value_name = "TEXT")]
     pub(crate) expect_text: Option<String>,
-    /// Inputs, outputs and more of drivers kserve-http, kserve-grpc and triton-generate: the
+    /// Inputs, outputs and other options of kserve-http, kserve-grpc and triton-generate: the
     /// recipe's section `kserve`, as JSON.
     #[arg(long, value_name = "JSON")]
     pub(crate) kserve: Option<String>,
     /// Keep the rows, histograms and result.json in this folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// Show the progress once a second on standard error, also where that is no terminal.
+    /// Show the progress once per second on standard error, even if it is not a terminal.
     #[arg(long)]
     pub(crate) progress: bool,
-    /// Print the result as JSON on standard output (without it, a summary).
+    /// Print the result as JSON instead of a summary.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Exit with 6 when a verdict says that the result should not be believed.
+    /// Exit with code 6 if the result has a verdict and should not be trusted.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Program and arguments (driver command), after `--`.
@@ -211,32 +211,33 @@ pub(crate) struct Run {
     pub(crate) program: Vec<String>,
 }
 
-/// Options of a load whose workers meet through files.
+/// Options of a load whose workers synchronize through files.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JoinOptions {
-    /// Be one of several workers of one load, which meet in this folder on a shared file system
-    /// and leave their records and the result there: srun -n8 aifb-loadgen run … --join FOLDER.
-    /// Each load needs a new folder.
+    /// Run as one of several workers of a load, which synchronize through this folder on a shared
+    /// file system and write their records and the result there:
+    /// srun -n8 aifb-loadgen run … --join FOLDER. Each load needs a new folder.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["out", "search"])]
     pub(crate) join: Option<PathBuf>,
-    /// Rank of this worker, from 0; without it SLURM_PROCID.
+    /// Rank of this worker, from 0 [default: SLURM_PROCID].
     #[arg(long, value_name = "R", requires = "join")]
     pub(crate) rank: Option<u32>,
-    /// Workers of the load; without it the tasks of the step.
+    /// Number of workers of the load [default: the tasks of the step].
     #[arg(long, value_name = "N", requires = "join")]
     pub(crate) ranks: Option<u32>,
-    /// Time from the last worker's coming to the start: above what the file system takes to show a
-    /// new file to all.
+    /// Time from the arrival of the last worker to the start. It must exceed the time until a new
+    /// file is visible on all nodes.
     #[arg(long, value_name = "TIME", requires = "join", default_value = "2s")]
     pub(crate) lead: Span,
 }
 
-/// Options of a search for the largest load within limits.
+/// Options of a search for the highest load within limits.
 #[derive(Debug, Args)]
 pub(crate) struct SearchOptions {
-    /// Search for the largest load within this limit instead of measuring one: ttft, tpot, e2e or
-    /// total with _p50, _p90, _p95 or _p99, such as ttft_p99=500ms; or attainment=0.99 of the
-    /// --slo limits. Repeatable. Each probe lasts for --for.
+    /// Search for the highest load that meets this limit, instead of measuring one load. A limit is
+    /// ttft, tpot, e2e or total with _p50, _p90, _p95 or _p99, such as ttft_p99=500ms; or
+    /// attainment=0.99, the share of requests that meet the --slo limits. Repeatable. Each probe
+    /// takes the time of --for.
     #[arg(
         long = "search",
         value_name = "LIMIT",
@@ -245,16 +246,16 @@ pub(crate) struct SearchOptions {
         conflicts_with_all = ["requests"],
     )]
     pub(crate) limits: Vec<String>,
-    /// Smallest load of a search: a rate such as 1/s, or a number of requests in flight.
+    /// Lowest load of a search: a rate such as 1/s, or a number of requests in flight.
     #[arg(long, value_name = "LOAD", requires = "search")]
     pub(crate) from: Option<String>,
-    /// Largest load of a search.
+    /// Highest load of a search.
     #[arg(long, value_name = "LOAD", requires = "search")]
     pub(crate) to: Option<String>,
-    /// How close to the true capacity a search comes.
+    /// A search ends when the highest load that passes and the lowest that fails are this close.
     #[arg(long, value_name = "SHARE", requires = "search", default_value = "3%")]
     pub(crate) within: Share,
-    /// Most probes of a search.
+    /// Maximum number of probes of a search.
     #[arg(long, value_name = "N", requires = "search", default_value_t = 10)]
     pub(crate) probes: u32,
 }

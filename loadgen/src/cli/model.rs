@@ -1,4 +1,4 @@
-//! Options of `run` that say what is asked of a model besides the prompt.
+//! Options of `run` for requests to a model, besides the prompt.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +11,32 @@ use serde_json::Value;
 
 use crate::error::Fatal;
 
-/// Options of drivers that ask a model.
+/// Options of the drivers for models.
 #[derive(Debug, Args)]
 pub(crate) struct ModelOptions {
-    /// Ask for whole answers instead of streams (LLM drivers).
+    /// Request responses without streaming (LLM drivers).
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// Further members of each request's body, a JSON object such as '{"temperature": 0.7}'.
+    /// Further members of each request body, a JSON object such as '{"temperature": 0.7}'.
     #[arg(long, value_name = "JSON")]
     pub(crate) extra: Option<String>,
-    /// Tools that the model may call, a JSON list as the API defines them (chat drivers).
+    /// Tools that the model may call, as a JSON list in the API's format (chat drivers).
     #[arg(long, value_name = "JSON")]
     pub(crate) tools: Option<String>,
-    /// Texts of each request: inputs of an embedding, documents of a rerank.
+    /// Texts per request: inputs of an embedding, documents of a rerank.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u32>,
-    /// Numbers in each vector (openai-embeddings).
+    /// Dimension of the vectors (openai-embeddings).
     #[arg(long, value_name = "N")]
     pub(crate) dimensions: Option<u32>,
-    /// Pull the model before the start, where the server does not have it (Ollama).
+    /// Pull the model before the start if the server does not have it (Ollama).
     #[arg(long)]
     pub(crate) pull: bool,
-    /// How long the server keeps the model after a request: 10m, or -1 for ever (Ollama).
+    /// Time for which the server keeps the model loaded after a request: 10m, or -1 without limit
+    /// (Ollama).
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) keep_alive: Option<String>,
-    /// Longest time for pulling and loading the model (Ollama).
+    /// Time limit for pulling and loading the model (Ollama).
     #[arg(long, value_name = "TIME")]
     pub(crate) load_deadline: Option<Span>,
 }

@@ -1,4 +1,4 @@
-//! Options of `run` that say how HTTP is carried.
+//! Options of `run` for the HTTP engine, TLS and API keys.
 
 use std::{fs::File, io::Read as _, path::PathBuf};
 
@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 
 use crate::error::Fatal;
 
-/// What speaks HTTP.
+/// HTTP implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineWord {
-    /// The fastest that can do what is asked.
+    /// The fastest engine that supports the other options.
     Auto,
     /// The hyper and h2 libraries.
     Hyper,
-    /// HTTP/1.1 read directly from the socket.
+    /// HTTP/1.1, read directly from the socket.
     Raw,
 }
 
@@ -28,40 +28,40 @@ impl From<EngineWord> for Engine {
     }
 }
 
-/// How HTTP is carried.
+/// HTTP engine, TLS and API key.
 #[derive(Debug, Args)]
 pub(crate) struct Wire {
-    /// What speaks HTTP: auto takes raw for HTTP/1.1 and hyper for HTTP/2.
+    /// HTTP engine: auto selects raw for HTTP/1.1 and hyper for HTTP/2.
     #[arg(long, value_enum, default_value = "auto")]
     engine: EngineWord,
-    /// Speak HTTP/2, each request in flight on a connection of its own.
+    /// Use HTTP/2, with a separate connection for each request in flight.
     #[arg(long)]
     http2: bool,
-    /// Leave the kernel's delay of acknowledgements, for which a server with Nagle's algorithm waits.
+    /// Keep the kernel's delayed acknowledgements, on which a server with Nagle's algorithm waits.
     #[arg(long)]
     no_quick_ack: bool,
-    /// Certificates (PEM) of the authorities that are trusted, instead of the system's.
+    /// Certificates (PEM) of the trusted authorities, instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<String>,
-    /// The client's certificate chain (PEM), for servers that ask for one.
+    /// Client certificate chain (PEM), for servers that require one.
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<String>,
-    /// The private key (PEM) of --cert.
+    /// Private key (PEM) of --cert.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<String>,
-    /// Take any certificate of the server.
+    /// Accept any server certificate.
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
-    /// Name that the server's certificate must have, instead of the URL's host.
+    /// Expected name in the server's certificate, instead of the URL's host.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// File with the API key that is sent with every request.
+    /// File with the API key to send with every request.
     #[arg(long, value_name = "FILE", conflicts_with = "api_key_env")]
     api_key_file: Option<PathBuf>,
-    /// Environment variable with the API key; without either, OPENAI_API_KEY where it is set.
+    /// Environment variable with the API key [default: OPENAI_API_KEY, if set].
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
-    /// Header that carries the bare API key, instead of `Authorization: Bearer`.
+    /// Header for the plain API key, instead of `Authorization: Bearer`.
     #[arg(long, value_name = "HEADER")]
     api_key_header: Option<String>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Wire {
 /// Longest API key: tokens of some identity providers have a few KiB.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where an API key is looked for when nobody says.
+/// Environment variable with the API key if no option names another source.
 const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 
 impl Wire {
@@ -89,11 +89,11 @@ impl Wire {
         load.api_key_header.clone_from(&self.api_key_header);
     }
 
-    /// The API key, where there is one. It never stands on the command line, which everybody on
-    /// the node can read.
+    /// The API key, if there is one. It is never passed on the command line, which everybody on the
+    /// node can read.
     ///
     /// # Errors
-    /// If the file or variable that was named has none.
+    /// If the named file or variable has none.
     pub(crate) fn api_key(&self) -> Result<Option<String>, Fatal> {
         if let Some(path) = &self.api_key_file {
             let wrong =

@@ -1,5 +1,5 @@
-//! Options of `run` that say what is asked, when, and what ends the load early. Each is a key of the
-//! recipe's load, and is read and checked as that.
+//! Options of `run` for dataset, arrivals and stop rules. Each sets a key of the recipe's load and
+//! is parsed and checked like that key.
 
 use std::path::PathBuf;
 
@@ -9,57 +9,57 @@ use serde_json::{Value, json};
 
 use crate::error::Fatal;
 
-/// What is asked, when, and what ends the load early.
+/// Dataset, arrivals and stop rules.
 #[derive(Debug, Args)]
 pub(crate) struct WorkloadOptions {
-    /// Shape of the gamma distribution (--process gamma): 1 is Poisson, below 1 arrivals come in
-    /// bursts, above 1 they are more even.
+    /// Shape of the gamma distribution (--process gamma): 1 is Poisson, below 1 is burstier, above 1
+    /// more regular.
     #[arg(long, value_name = "SHAPE")]
     pub(crate) burstiness: Option<f64>,
-    /// Begin with this and change to --rate or --concurrency over the measured part.
+    /// Start with this load and ramp to --rate or --concurrency over the measured part.
     #[arg(long, value_name = "LOAD")]
     pub(crate) ramp_from: Option<String>,
-    /// Send at the times that this file has recorded: JSON lines with timestamp (ms),
-    /// input_length and output_length, Azure's CSV or BurstGPT's.
+    /// Replay the arrival times of this trace: JSON lines with timestamp (ms), input_length and
+    /// output_length, Azure's CSV or BurstGPT's CSV.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// How many times as fast as it was recorded the trace is replayed.
+    /// Replay the trace faster by this factor.
     #[arg(long, value_name = "FACTOR", requires = "trace")]
     pub(crate) speed: Option<f64>,
-    /// Tokens of each made-up prompt: 512, {uniform: [128, 1024]}, {normal: {mean: 512, stddev:
-    /// 64}}, {lognormal: …} or {weighted: [[128, 3], [1024, 1]]}; 128 unless given.
+    /// Tokens of each synthetic prompt: 512, {uniform: [128, 1024]}, {normal: {mean: 512, stddev:
+    /// 64}}, {lognormal: …} or {weighted: [[128, 3], [1024, 1]]} [default: 128].
     #[arg(long, value_name = "LENGTHS")]
     pub(crate) input_tokens: Option<String>,
-    /// Tokens to generate for each request, as for --input-tokens; 128 unless given, or what the
-    /// dataset's file says.
+    /// Tokens to generate for each request, in the form of --input-tokens [default: the lengths in
+    /// the dataset's file, else 128].
     #[arg(long, value_name = "LENGTHS")]
     pub(crate) output_tokens: Option<String>,
-    /// The same prompt each time, instead of made-up ones.
+    /// Send the same prompt in each request, instead of synthetic ones.
     #[arg(long, value_name = "TEXT", conflicts_with = "dataset")]
     pub(crate) prompt: Option<String>,
-    /// Where prompts come from: synthetic, ids, sharegpt:FILE or jsonl:FILE.
+    /// Source of the prompts: synthetic, ids, sharegpt:FILE or jsonl:FILE.
     #[arg(long, value_name = "KIND", default_value = "synthetic")]
     pub(crate) dataset: String,
-    /// A local tokenizer.json that counts tokens.
+    /// Local tokenizer.json with which tokens are counted.
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// Tokens of a beginning that all made-up prompts share.
+    /// Tokens of the prefix that synthetic prompts share.
     #[arg(long, value_name = "N")]
     pub(crate) prefix_tokens: Option<u32>,
-    /// Different beginnings, taken in turns.
+    /// Number of different prefixes, used in turn.
     #[arg(long, value_name = "N", requires = "prefix_tokens", default_value_t = 1)]
     pub(crate) prefix_groups: u32,
-    /// Requests of a conversation, each with the history before it.
+    /// Requests per conversation; each contains the history before it.
     #[arg(long, value_name = "LENGTHS")]
     pub(crate) turns: Option<String>,
-    /// End when so many requests have failed: a number, or a share such as 5%.
+    /// End the load when more requests have failed: a number, or a share such as 5%.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) stop_errors: Option<String>,
-    /// End when the service falls behind for good.
+    /// End the load when the service is saturated.
     #[arg(long)]
     pub(crate) stop_saturation: bool,
-    /// End when this figure has settled: throughput, token_throughput, ttft, ttft_p99, e2e or
-    /// e2e_p99.
+    /// End the load when this metric is stable: throughput, token_throughput, ttft, ttft_p99, e2e
+    /// or e2e_p99.
     #[arg(long, value_name = "FIGURE")]
     pub(crate) stop_steady: Option<String>,
     /// Set any key of the recipe's load, such as stop.steady.for=20s or dataset.shuffle=false.

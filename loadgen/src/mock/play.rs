@@ -25,7 +25,7 @@ pub(super) struct Schedule {
     pub(super) start: u64,
     /// From there to the first event.
     pub(super) ttft: u64,
-    /// Between events.
+    /// Time between events.
     pub(super) itl: u64,
 }
 

@@ -41,45 +41,45 @@ const LAST: Duration = Duration::from_secs(5);
 Examples:
   aifb-agent ship /scratch/logs --loki http://monitor:3100 --label team=llm --follow
   aifb-agent ship aifb-runs/local-20261127T120000Z-1a2b --loki http://monitor:3100
-Exit code 0: every line is dealt with; 5: some are not sent yet, and the next call goes on there.")]
+Exit code 0: all lines are processed; 5: some are not sent yet, and the next call continues there.")]
 pub(crate) struct Arguments {
-    /// Folder whose *.log, *.out and *.err files are sent, or the folder of a run
+    /// Folder with *.log, *.out and *.err files, or a run folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Loki's URL, such as http://monitor:3100
     #[arg(long, value_name = "URL")]
     loki: String,
-    /// Tenant, sent as X-Scope-OrgID
+    /// Tenant (header X-Scope-OrgID)
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
     /// File with a bearer token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Variable with a bearer token
+    /// Environment variable with a bearer token
     #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
     token_env: Option<String>,
-    /// Form of what is sent
+    /// Encoding of the requests
     #[arg(long = "loki-encoding", value_name = "FORM", default_value = "protobuf")]
     encoding: Encoding,
-    /// One more label for every stream; repeatable
+    /// Additional label for every stream; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// File that keeps how far it is [default: DIR/.log-checkpoint.jsonl]
+    /// Checkpoint file [default: DIR/.log-checkpoint.jsonl]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Go on until SIGTERM or SIGINT
+    /// Run until SIGTERM or SIGINT
     #[arg(long, conflicts_with = "until_idle")]
     follow: bool,
     /// End when everything is sent and no file grows (the default)
     #[arg(long)]
     until_idle: bool,
-    /// Without --follow: give up when nothing could be sent for this long
+    /// Without --follow: give up after this time without progress
     #[arg(long, value_name = "TIME", default_value = "60s")]
     patience: Span,
-    /// Leave out lines below this level: debug, info, warning, error
+    /// Drop lines below this level: debug, info, warning, error
     #[arg(long, value_name = "LEVEL", default_value = "debug", value_parser = level)]
     level: LogLevel,
-    /// Leave out lines after this instant, such as 2026-12-31T00:00:00Z
+    /// Drop lines after this time, such as 2026-12-31T00:00:00Z
     #[arg(long, value_name = "TIME")]
     until: Option<When>,
     /// Print the ledger as JSON
@@ -172,7 +172,7 @@ fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
     };
     let token = token.trim();
     if !is_token(token) {
-        bail!("{from}: it holds no token");
+        bail!("{from}: it contains no token");
     }
     Ok(Some(token.to_owned()))
 }
@@ -181,7 +181,7 @@ fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
 fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     let folder = &arguments.folder;
     if !folder.is_dir() {
-        bail!("it is no folder");
+        bail!("not a folder");
     }
     let target = push::Target {
         url: arguments.loki.clone(),
@@ -204,7 +204,7 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     };
     if is_run(folder) {
         if arguments.follow || arguments.checkpoint.is_some() || !arguments.labels.is_empty() {
-            bail!("of a run, all logs are sent with the run's own labels and checkpoints");
+            bail!("a run is sent with its own labels and checkpoints, without --follow");
         }
         let nodes = run_folder::nodes(folder)?.into_iter().map(|node| {
             let named = |name: &str| node.folder.join(name);
@@ -219,7 +219,7 @@ fn configs(arguments: &Arguments) -> anyhow::Result<Vec<Config>> {
     let service = labels.get("service").cloned().unwrap_or_else(|| "aifb".into());
     labels.entry("service_name".into()).or_insert(service);
     if labels.len() >= LABELS_MAX {
-        bail!("--label: at most {} besides job, service_name and file", LABELS_MAX - 3);
+        bail!("--label: at most {} in addition to job, service_name and file", LABELS_MAX - 3);
     }
     check_labels(&labels).map_err(anyhow::Error::msg)?;
     let checkpoint =
@@ -276,7 +276,7 @@ fn print(ledger: &LogLedger, json: bool) {
     }
     if ledger.files_left_out > 0 {
         complain(&format!(
-            "{}: {} files or folders were left out: too many, not readable, or without a name in UTF-8",
+            "{}: {} files or folders were skipped: too many, unreadable, or with a name that is not UTF-8",
             problem::PROGRAM,
             ledger.files_left_out
         ));

@@ -29,34 +29,34 @@ const PERIOD_MAX: Duration = Duration::from_secs(3600);
 /// Arguments of `sample`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Time between samples: 100ms to 1h.
+    /// Sampling interval: 100ms to 1h.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     every: Span,
-    /// How long to sample; without it until SIGINT or SIGTERM, which end the record in order.
+    /// Duration [default: until SIGINT or SIGTERM, after which the record is complete too].
     #[arg(long = "for", value_name = "TIME")]
     duration: Option<Span>,
-    /// Folder for samples.bin; made if it is missing.
+    /// Folder for samples.bin; created if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Show the last sample on http://ADDRESS:PORT/metrics meanwhile, to everybody who can reach it.
+    /// Serve the last sample on http://ADDRESS:PORT/metrics to anyone who can connect.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Count this process and all that descends from it as service NAME; may be repeated.
+    /// Treat this process and its descendants as service NAME; repeatable.
     #[arg(long = "pid", value_name = "NAME=PID")]
     pids: Vec<Named>,
-    /// Where the kernel shows processes.
+    /// Root of the process file system.
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     proc_root: PathBuf,
-    /// Where control groups are mounted.
+    /// Root of the control groups.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
-    /// Where the kernel shows devices.
+    /// Root of sysfs.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     sys_root: PathBuf,
-    /// NVIDIA's management library, or one that stands in for it.
+    /// NVIDIA's management library (NVML).
     #[arg(long, value_name = "LIBRARY", default_value = NVML_LIBRARY)]
     nvml: PathBuf,
-    /// Print what was recorded, and what it cost, as JSON.
+    /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
 }
