@@ -110,6 +110,7 @@ impl Follower {
         text.truncate(whole);
         text.split(|byte| *byte == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())
+            .filter(|event: &Event| !event.fields.contains_key("offset_ns"))
             .collect()
     }
 }

@@ -143,7 +143,7 @@ impl Failure {
     /// lines. No newline at the end.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = format!("{}: {} (owner: {})", self.part, self.reason, self.owner.as_str());
+        let mut text = format!("{}: {} (cause: {})", self.part, self.reason, self.owner.as_str());
         if let Some(hint) = &self.hint {
             text.push_str("\n  hint: ");
             text.push_str(hint);
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(failure.exit_code, exit::SERVICE);
         assert_eq!(
             failure.render(),
-            "llm: exited with code 1 (owner: service)\n  hint: look at its args\n  last lines of \
+            "llm: exited with code 1 (cause: service)\n  hint: look at its args\n  last lines of \
              its log:\n  | no such model\n  | bye"
         );
     }

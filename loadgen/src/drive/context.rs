@@ -121,7 +121,7 @@ impl Context {
             }
             if let (0, Some(fault)) = (opened, &failed) {
                 return Err(Fatal::service(format!("opening a connection: {}", fault.message))
-                    .hint("is the service up, and is this its address?"));
+                    .hint("check that the service is running and its address is right"));
             }
         }
         Ok(())
@@ -211,7 +211,7 @@ impl Context {
                 None => Class::TimeoutFirstByte,
                 Some(_) => Class::TimeoutTotal,
             };
-            Err(Fault::new(class, format!("no complete answer within {:?}", self.timeout)))
+            Err(Fault::new(class, format!("no complete response within {:?}", self.timeout)))
         });
         flight.end(result)
     }

@@ -84,7 +84,7 @@ pub(crate) async fn run(
     let _ignored = ready
         .send(Ready { plan_hash: plan.hash.clone(), workload_hash: made.workload.record().hash });
     let Ok(start) = start.await else {
-        return Err(Fatal::loadgen("waiting for the start: it was called off"));
+        return Err(Fatal::loadgen("waiting for the start: it was cancelled"));
     };
     let mut drive = Drive {
         pacer: Pacer::new(spin)

@@ -161,7 +161,7 @@ impl Server<'_> {
                 self.failed(
                     "pulling",
                     &fault,
-                    "is the name of the model right, and does the server reach its registry?",
+                    "check the name of the model and the server's access to its registry",
                 )
             })?;
             say(&format!("model '{}' is pulled", self.model));

@@ -81,7 +81,7 @@ impl Kind {
         let version = match (only, load.http_version) {
             (Some(only), Some(asked)) if only != asked => {
                 return Err(wrong(format!(
-                    "driver {} speaks HTTP/{} only",
+                    "driver {} supports HTTP/{} only",
                     load.driver.as_str(),
                     only.as_str()
                 )));
@@ -93,8 +93,8 @@ impl Kind {
             (HttpVersion::Http1, Word::Auto | Word::Raw) => Self::Raw1,
             (HttpVersion::Http2, Word::Auto | Word::Hyper) => Self::Hyper2,
             (HttpVersion::Http2, Word::Raw) => {
-                return Err(wrong("engine raw speaks HTTP/1.1 only".to_owned())
-                    .hint("leave the engine out, or take hyper"));
+                return Err(wrong("engine raw supports HTTP/1.1 only".to_owned())
+                    .hint("omit the engine, or use hyper"));
             }
         };
         Ok((kind, version))
@@ -179,7 +179,7 @@ impl Wire {
             connection.exchange(request.clone(), replies, &mut seen)?.await
         };
         tokio::time::timeout(most, exchange).await.unwrap_or_else(|_| {
-            Err(Fault::new(Class::TimeoutTotal, format!("no answer within {most:?}")))
+            Err(Fault::new(Class::TimeoutTotal, format!("no response within {most:?}")))
         })
     }
 
@@ -208,7 +208,7 @@ impl Wire {
     ) -> Result<serde_json::Value, Fault> {
         let bytes = self.whole(target, request, most).await?;
         serde_json::from_slice(&bytes)
-            .map_err(|error| Fault::new(Class::Parse, format!("reading the answer: {error}")))
+            .map_err(|error| Fault::new(Class::Parse, format!("reading the response: {error}")))
     }
 }
 

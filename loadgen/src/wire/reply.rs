@@ -109,7 +109,7 @@ impl Reply for Whole {
         if self.0.len() + bytes.len() > WHOLE_MAX {
             return Err(Fault::new(
                 Class::Parse,
-                format!("the answer is longer than {} MiB", WHOLE_MAX / 1024 / 1024),
+                format!("the response is longer than {} MiB", WHOLE_MAX / 1024 / 1024),
             ));
         }
         self.0.extend_from_slice(bytes);

@@ -60,7 +60,7 @@ impl Raw {
         self.clean = false;
         let bytes = written(request, &self.target)?;
         let Some(line) = self.line.take() else {
-            return Err(Fault::new(Class::Send, "the connection was given up"));
+            return Err(Fault::new(Class::Send, "the connection was abandoned"));
         };
         let bodiless = request.route.method == Method::HEAD;
         let before = std::mem::take(seen);
