@@ -251,7 +251,7 @@ fn a_search_finds_the_capacity_within_one_run() {
     assert_eq!(probes.len(), report["results"].as_array().unwrap().len());
     assert!(probes.len() <= 10, "{found:#}");
     let shown = String::from_utf8_lossy(&local.run(&["report"]).stdout).into_owned();
-    assert!(shown.contains("search chat p0\n  capacity  "), "{shown}");
+    assert!(shown.contains("search chat p0\n  maximum sustained load  "), "{shown}");
     local.nothing_left();
 }
 

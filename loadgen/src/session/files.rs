@@ -207,6 +207,6 @@ mod tests {
         }
         let found = endpoints(&files, "web").unwrap();
         assert_eq!(found.iter().map(|one| one.replica).collect::<Vec<_>>(), [0, 1]);
-        assert!(endpoints(&files, "none").unwrap_err().contains("told no endpoint"));
+        assert!(endpoints(&files, "none").unwrap_err().contains("has no endpoint"));
     }
 }

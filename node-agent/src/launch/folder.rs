@@ -8,9 +8,9 @@ use std::{
 };
 
 use aifb_runfolder::write;
-use aifb_schema::run::{Event, Failure, Owner, RunRecord};
+use aifb_schema::run::{Failure, Owner, RunRecord};
 
-use crate::clock;
+use crate::event;
 
 /// A run folder of ours.
 #[derive(Debug)]
@@ -107,16 +107,8 @@ impl RunFolder {
         subject: &str,
         message: &str,
     ) -> io::Result<()> {
-        let event = Event {
-            epoch_ns: clock::epoch_ns(),
-            mono_ns: clock::mono_ns(),
-            node: node.to_owned(),
-            kind: kind.to_owned(),
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-            fields: std::collections::BTreeMap::new(),
-        };
-        write::append(&self.files.events_path(), write::MODE)?.write_all(&write::line(&event)?)
+        let line = write::line(&event::now(node, kind, subject, message))?;
+        write::append(&self.files.events_path(), write::MODE)?.write_all(&line)
     }
 
     /// The launcher's log, to append to.

@@ -18,11 +18,11 @@ pub(super) fn section(found: &SearchResult) -> Section {
         Table::line(name, vec![column]).row(vec![Cell::of(value, Cell::Rate)])
     };
     let mut tables = vec![match found.beyond {
-        Some(_) => load("maximum sustained", found.capacity),
-        None => load("sustained at least", found.capacity),
+        Some(_) => load("maximum sustained load", found.capacity),
+        None => load("maximum sustained load, at least", found.capacity),
     }];
     if found.beyond.is_some() {
-        tables.push(load("first that failed", found.beyond));
+        tables.push(load("lowest that failed", found.beyond));
     }
     let ended =
         vec![Column::text("reason"), Column::count("probes").singular("probe").joined(" after ")];
@@ -33,7 +33,7 @@ pub(super) fn section(found: &SearchResult) -> Section {
         tables.push(load("knee", found.knee));
     }
     if found.client_limited {
-        let doubt = "the load generator limited the upper end: use more clients";
+        let doubt = "the client limited the upper end: use more clients";
         tables.push(Table::words("doubt", doubt));
     }
     tables.push(probes(&found.probes));
