@@ -140,7 +140,7 @@ fn read_report(
     let mut pipe = File::from(pipe);
     let mut bytes: Vec<u8> = Vec::new();
     let mut environment = BTreeMap::new();
-    let mut told = Instant::now();
+    let mut printed = Instant::now();
     loop {
         while let Some(end) = bytes.iter().position(|byte| *byte == 0) {
             let record = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned();
@@ -168,9 +168,9 @@ fn read_report(
                 .hint("see their progress with aifb logs show; set a longer limit with --timeout"),
             ));
         }
-        if told.elapsed() >= PROGRESS_EVERY {
+        if printed.elapsed() >= PROGRESS_EVERY {
             output::note("aifb: the services are still starting");
-            told = Instant::now();
+            printed = Instant::now();
         }
         if readable(&pipe)? {
             let mut chunk = [0; 4096];

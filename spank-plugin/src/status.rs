@@ -11,7 +11,7 @@ pub(crate) const ANSWER_BYTES: usize = 256 * 1024;
 /// How the launcher's work ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The services are healthy, or nobody wants to wait for them.
+    /// The services are healthy, or the user does not wait for them.
     Ready,
     /// Something failed.
     Failed {

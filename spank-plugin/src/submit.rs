@@ -60,7 +60,7 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     match (ended, read) {
         (Ended::Code(0), Ok(output)) => snapshot(&output).map_err(|cause| failed(cause.into())),
         (Ended::Code(0), Err(cause)) => Err(failed(cause)),
-        // The launcher has said what is wrong with the recipe.
+        // The launcher has printed the errors of the recipe.
         (Ended::Code(2), _) => Err(Message::new("the job was not submitted")),
         (Ended::Code(code), _) => Err(failed(format!("it ended with code {code}"))),
         (Ended::Signal(signal), _) => Err(failed(format!("ended by signal {signal}"))),

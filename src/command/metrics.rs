@@ -17,7 +17,7 @@ use crate::{
     store::{RunFolder, select},
 };
 
-/// Where a Pushgateway listens when nobody says otherwise.
+/// Default address of a Pushgateway.
 const USUAL_GATEWAY: &str = "http://localhost:9091";
 
 /// Longest time for one request.

@@ -244,7 +244,7 @@ pub(super) async fn lane<D: Driver>(cx: Rc<Context<D>>, due: Due) {
     cx.changed.notify_one();
 }
 
-/// A request that has begun: when it is dropped before its end it was cancelled.
+/// A started request; dropping it before its end counts it as cancelled.
 struct Flight<'a, D: Driver> {
     cx: &'a Context<D>,
     row: Row,

@@ -44,7 +44,7 @@ struct Entry {
 /// A trace, ready to be replayed: its first request is due at once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Trace {
-    /// Ascending offsets from the start, at the speed asked for.
+    /// Ascending offsets from the start, at the requested speed.
     times: Vec<u64>,
     lengths: Vec<Lengths>,
     /// Requests before the measured part.
@@ -170,7 +170,7 @@ fn from_json(text: &str) -> Result<Entry, String> {
     entry(at, line.input_length, line.output_length)
 }
 
-/// A recorded request that failed has no answer's length: as few tokens as can be asked for.
+/// A recorded request that failed has no response length: the minimum is requested.
 fn entry(at: f64, input: Option<u64>, output: Option<u64>) -> Result<Entry, String> {
     let length = |count: Option<u64>| {
         count.map(|count| {

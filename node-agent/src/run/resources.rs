@@ -22,7 +22,7 @@ pub(crate) struct Share {
     from: Rc<Resources>,
     cpus: Vec<usize>,
     gpus: Vec<String>,
-    /// For CUDA_VISIBLE_DEVICES: its own GPUs, or all of the step where it asked for no number.
+    /// For CUDA_VISIBLE_DEVICES: its own GPUs, or all of the step if it requested no number.
     pub(crate) visible_gpus: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl Resources {
     /// the step has, shared.
     ///
     /// # Errors
-    /// Less is left than asked for.
+    /// Less is left than requested.
     pub(crate) fn take(
         self: &Rc<Self>,
         service: &str,

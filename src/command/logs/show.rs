@@ -59,7 +59,7 @@ fn print(name: &str, Line { text, level }: &Line, json: bool) {
     output::out_json_line(&line);
 }
 
-/// The files that were asked for: name shown and path.
+/// The requested files: displayed name and path.
 fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
     if args.agent {
         let mut found: Vec<(String, PathBuf)> = run
@@ -72,7 +72,7 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
         return Ok(found);
     }
     let folders = run.service_folders();
-    let asked = |name: &str| {
+    let wanted = |name: &str| {
         args.service.as_ref().is_none_or(|service| {
             name == service
                 || name.strip_prefix(service.as_str()).is_some_and(|rest| rest.starts_with('.'))
@@ -93,7 +93,7 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
         .hint(format!("services with logs: {}", known.join(", "))));
     }
     let mut found = Vec::new();
-    for (name, folder) in folders.iter().filter(|(name, _)| asked(name)) {
+    for (name, folder) in folders.iter().filter(|(name, _)| wanted(name)) {
         if !args.stderr {
             found.push((format!("{name}/stdout"), folder.join(file::STDOUT)));
         }

@@ -14,8 +14,8 @@ pub(super) struct Allotted {
     pub(super) settings: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
-/// Chooses: what was asked for; else the first point whose repeats were not all begun; else one
-/// more repeat of the point that has the fewest.
+/// Chooses the requested point and repeat; else the first point whose repeats were not all started;
+/// else one more repeat of the point that has the fewest.
 ///
 /// `begun` are the points and repeats of this load that were allotted before.
 ///
