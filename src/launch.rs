@@ -241,8 +241,8 @@ mod tests {
         let error = report(b"A=1\0FAILED 4 aifb: no\0", minute).unwrap_err();
         assert_eq!((error.code, error.to_string().as_str()), (4, "aifb: no"));
         let error = report(b"A=1\0REA", minute).unwrap_err();
-        assert!(error.text.contains("without a word"), "{error}");
+        assert!(error.text.contains("without a message"), "{error}");
         let error = report(b"A=1\0", Duration::from_millis(50)).unwrap_err();
-        assert!(error.text.contains("time was over"), "{error}");
+        assert!(error.text.contains("time limit"), "{error}");
     }
 }

@@ -299,8 +299,8 @@ mod tests {
             ("{\"timestamp\": 1, \"input_length\": 99999999999}", "too many"),
             ("{\"timestamp\": 1e300}", "not a time"),
             ("Timestamp,Request tokens,Response tokens\n1,2\n", "too few fields"),
-            ("Timestamp,Request tokens,Response tokens\nx,2,3\n", "no number of seconds"),
-            ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,2,3\n", "no date"),
+            ("Timestamp,Request tokens,Response tokens\nx,2,3\n", "not a number of seconds"),
+            ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,2,3\n", "not a date"),
         ] {
             let error = read(text, 1.0, 0).unwrap_err().to_string();
             assert!(error.contains(cause) && error.contains("hint: "), "{text}: {error}");

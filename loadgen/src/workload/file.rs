@@ -410,7 +410,7 @@ mod tests {
             (
                 DatasetKind::Jsonl,
                 "{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}",
-                "'tool' is no role",
+                "unknown role 'tool'",
             ),
             (DatasetKind::Jsonl, "{\"prompt\": \" \"}", "none of its 1 entries"),
         ] {

@@ -105,7 +105,7 @@ mod tests {
         let given = allot(&points, "l", (Some(1), None), &begun).unwrap();
         assert_eq!((given.point, given.repeat), (1, 1));
         for (name, asked, words) in [
-            ("l", (Some(1), Some(0)), "was begun before"),
+            ("l", (Some(1), Some(0)), "was started before"),
             ("l", (Some(2), None), "no point 2"),
             ("m", (None, None), "no load 'm'"),
         ] {
