@@ -267,7 +267,10 @@ mod tests {
             (r#"{"name":"open","shape":[1,4],"data":[1,2]}"#, "2 values for 4 elements"),
             (r#"{"name":"open","shape":[1,4],"data":["a"]}"#, "is INT64, but \"a\" is not"),
             (r#"{"name":"open","shape":[65536,65536]}"#, "too large"),
-            (r#"{"name":"x","datatype":"INT8","shape":[1],"below":200}"#, "value of below is too large"),
+            (
+                r#"{"name":"x","datatype":"INT8","shape":[1],"below":200}"#,
+                "value of below is too large",
+            ),
         ] {
             let text = asked(&format!(r#"{{"inputs":[{inputs}]}}"#)).unwrap_err();
             assert!(text.contains(expected), "{text}");
