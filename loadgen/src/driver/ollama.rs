@@ -14,7 +14,7 @@ use aifb_schema::{
 use serde_json::{Map, Value};
 
 use super::{
-    either::Either,
+    alternative::Either,
     llm::{self, Asked},
     ollama_answer::{Embedded, Generated, Pulled, whole},
     protocol::Protocol,

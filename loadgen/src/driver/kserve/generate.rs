@@ -14,7 +14,7 @@ use super::{
     tensor::{Form, Tensor, Wanted},
 };
 use crate::{
-    driver::{either::Either, protocol::Protocol},
+    driver::{alternative::Either, protocol::Protocol},
     error::Fatal,
     fault::{Class, Fault},
     job::Job,
