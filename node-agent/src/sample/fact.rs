@@ -178,8 +178,8 @@ mod tests {
                  in use 90, peak 99, limit 100"
             )
         };
-        assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", 2)]);
-        assert_eq!(look(&mut facts, &mut table, step("2", 1.0)), [told("2", 1)]);
+        assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", "2 processes")]);
+        assert_eq!(look(&mut facts, &mut table, step("2", 1.0)), [told("2", "1 process")]);
         assert!(look(&mut facts, &mut table, step("2", 1.0)).is_empty());
     }
 
