@@ -185,7 +185,11 @@ mod tests {
         assert_eq!(needs("", rule, 1), Ok(()), "a single worker sees itself");
         for (service, load, words) in [
             ("", rule, "rules of 'stop'"),
-            ("", ", search: {slo: {e2e_p99: 1s}, from: 1/s, to: 9/s, probe: 5s}", "its search"),
+            (
+                "",
+                ", search: {slo: {e2e_p99: 1s}, from: 1/s, to: 9/s, probe: 5s}",
+                "probes of a search",
+            ),
             (", env: {API_KEY: generate}", "", "the secret 'API_KEY'"),
             (", env: {WORD: {secret_env: W}}", "", "the secret 'WORD'"),
         ] {
@@ -198,6 +202,7 @@ mod tests {
     fn endpoints_come_in_the_order_of_replicas() {
         let run = tempfile::tempdir().unwrap();
         let files = RunFolder::new(run.path());
+        assert!(endpoints(&files, "web").unwrap_err().contains("'web' has no endpoint"));
         for (service, replica) in [("web", 1), ("web", 0), ("other", 0)] {
             let folder = files.replica(&format!("{service}.{replica}"));
             fs::create_dir_all(folder.path()).unwrap();
