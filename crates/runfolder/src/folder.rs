@@ -11,10 +11,10 @@ use aifb_schema::{
     run::{AgentRecord, Endpoint, Event, RunRecord},
 };
 
-use crate::read::{self, Lines};
-
-/// Bytes of a JSON record: a few KiB; the largest has a thousand nodes or a hundred warnings.
-const RECORD_BYTES_MAX: u64 = 16 << 20;
+use crate::{
+    read::{self, Lines, RECORD_BYTES_MAX},
+    worker,
+};
 
 /// Bytes of `events.jsonl` that are read: a million events.
 const EVENTS_BYTES_MAX: u64 = 256 << 20;
@@ -370,92 +370,6 @@ impl RepeatFolder {
     }
 }
 
-/// Names of the files in the folder of a load's workers. Outside a run this folder is any folder
-/// that the workers share, so these take its path.
-pub mod worker {
-    use super::{LoadResult, Path, PathBuf, RECORD_BYTES_MAX, file, read};
-
-    /// The merged result.
-    #[must_use]
-    pub fn result(folder: &Path) -> PathBuf {
-        folder.join(file::RESULT)
-    }
-
-    /// `result.json`.
-    ///
-    /// # Errors
-    /// It cannot be read or is no result (`InvalidData`).
-    pub fn read_result(folder: &Path) -> std::io::Result<LoadResult> {
-        read::json(&result(folder), RECORD_BYTES_MAX)
-    }
-
-    /// The seconds of all workers together.
-    #[must_use]
-    pub fn series(folder: &Path) -> PathBuf {
-        folder.join(file::SERIES)
-    }
-
-    /// One row for each request of this rank, as an Arrow IPC stream.
-    #[must_use]
-    pub fn rows(folder: &Path, rank: u32) -> PathBuf {
-        folder.join(format!("worker-{rank}.arrows"))
-    }
-
-    /// The sums and histograms of this rank, replaced once a second.
-    #[must_use]
-    pub fn checkpoint(folder: &Path, rank: u32) -> PathBuf {
-        folder.join(format!("worker-{rank}.hdr"))
-    }
-
-    /// The seconds of this rank, one line each.
-    #[must_use]
-    pub fn seconds(folder: &Path, rank: u32) -> PathBuf {
-        folder.join(format!("worker-{rank}.jsonl"))
-    }
-
-    /// Name of the file that a rank writes when it is prepared, where workers meet through files.
-    #[must_use]
-    pub fn prepared(rank: u32) -> String {
-        format!("rank-{rank}.json")
-    }
-
-    /// The folder of a repeat in that of its point, or in the folder of a search outside a run.
-    #[must_use]
-    pub fn repeat(point: &Path, repeat: u32) -> PathBuf {
-        point.join(format!("r{repeat}"))
-    }
-
-    /// Checkpoints that exist, in the order of ranks. Files that are not finished are left out.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn checkpoints(folder: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
-        ranked(folder, ".hdr")
-    }
-
-    /// Row files that exist, in the order of ranks.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn all_rows(folder: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
-        ranked(folder, ".arrows")
-    }
-
-    fn ranked(folder: &Path, ending: &str) -> std::io::Result<Vec<(u32, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let rank = name.to_str().and_then(|name| {
-                name.strip_prefix("worker-")?.strip_suffix(ending)?.parse::<u32>().ok()
-            });
-            found.extend(rank.map(|rank| (rank, entry.path())));
-        }
-        found.sort();
-        Ok(found)
-    }
-}
-
 /// `<load>/p<point>/r<repeat>`.
 fn repeat_path(load: &str, point: u32, repeat: u32) -> String {
     format!("{load}/p{point}/r{repeat}")
@@ -531,22 +445,6 @@ mod tests {
             folder.path().join("nodes").join("n1").join("samples.bin")
         );
         assert!(run.endpoints().is_empty());
-    }
-
-    #[test]
-    fn files_of_workers_are_found_by_rank() {
-        let folder = tempfile::tempdir().unwrap();
-        for rank in [10, 2, 0] {
-            fs::write(worker::rows(folder.path(), rank), "").unwrap();
-            fs::write(worker::checkpoint(folder.path(), rank), "").unwrap();
-        }
-        for other in ["worker-x.hdr", ".worker-3.hdr.1.0.new", "worker-3.hdr.new", "result.json"] {
-            fs::write(folder.path().join(other), "").unwrap();
-        }
-        let expected = [0, 2, 10].map(|rank| (rank, worker::checkpoint(folder.path(), rank)));
-        assert_eq!(worker::checkpoints(folder.path()).unwrap(), expected);
-        assert_eq!(worker::all_rows(folder.path()).unwrap().len(), 3);
-        assert!(worker::all_rows(&folder.path().join("none")).is_err());
     }
 
     #[test]

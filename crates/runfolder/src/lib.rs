@@ -1,7 +1,7 @@
 //! The run folder: where each file is, how it is written, how it is read.
 //!
 //! * [`RunFolder`] and the folders below it ([`NodeFolder`], [`ReplicaFolder`], [`RepeatFolder`])
-//!   name every path. No other crate joins them by hand.
+//!   name every path, [`worker`] those of a load's workers. No other crate joins them by hand.
 //! * [`write`] is the one way to write: a whole file by rename ([`write::replace`]), a file that
 //!   must not exist yet ([`write::create`], [`write::publish`]), appended lines
 //!   ([`write::Appender`]).
@@ -15,6 +15,7 @@
 
 mod folder;
 pub mod read;
+pub mod worker;
 pub mod write;
 
-pub use folder::{NodeFolder, RepeatFolder, ReplicaFolder, RunFolder, worker};
+pub use folder::{NodeFolder, RepeatFolder, ReplicaFolder, RunFolder};

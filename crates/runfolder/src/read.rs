@@ -10,6 +10,9 @@ use std::{
 use aifb_schema::samples::{self, Recording};
 use serde::de::DeserializeOwned;
 
+/// Bytes of a JSON record: a few KiB; the largest has a thousand nodes or a hundred warnings.
+pub(crate) const RECORD_BYTES_MAX: u64 = 16 << 20;
+
 /// The beginning of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounded {
