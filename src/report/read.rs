@@ -10,6 +10,7 @@ use std::{
 use aifb_schema::{
     metric,
     names::file,
+    recipe::moved,
     result::{LoadResult, NodeResources, RESULT_VERSION, Window},
     run::RunRecord,
     samples::{self, Recording},
@@ -115,7 +116,9 @@ fn result(path: &Path) -> Result<Option<LoadResult>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let result: LoadResult = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let mut result: LoadResult =
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    moved::rewrite_settings(&mut result.settings);
     if result.version != RESULT_VERSION {
         return Err(format!("version {}, this program knows {RESULT_VERSION}", result.version));
     }

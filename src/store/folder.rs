@@ -88,7 +88,7 @@ impl RunFolder {
         let text = fs::read_to_string(&path).map_err(|error| {
             CommandError::incomplete(format!("reading '{}'", path.display()), error)
         })?;
-        recipe::parse(&text, &self.record()?.sets)
+        recipe::parse_kept(&text, &self.record()?.sets)
             .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
     }
 
