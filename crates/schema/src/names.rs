@@ -121,6 +121,10 @@ pub mod file {
     pub const RESULT: &str = "result.json";
     /// A load's seconds, a line each, beside its result.
     pub const SERIES: &str = "series.jsonl";
+    /// The report for programs.
+    pub const REPORT_JSON: &str = "report.json";
+    /// The report for people.
+    pub const REPORT_TEXT: &str = "report.txt";
 }
 
 /// Exit codes of all our programs (docs/reference/exit-codes.md).
@@ -139,8 +143,6 @@ pub mod exit {
     pub const INCOMPLETE: i32 = 5;
     /// A verdict says not to believe the result (only with `--strict`).
     pub const UNBELIEVABLE: i32 = 6;
-    /// `compare` found a regression.
-    pub const REGRESSION: i32 = 7;
     /// Interrupted by SIGINT.
     pub const INTERRUPTED: i32 = 130;
     /// Ended by SIGTERM.
