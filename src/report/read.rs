@@ -116,6 +116,7 @@ fn result(path: &Path) -> Result<Option<LoadResult>, String> {
         Err(error) => return Err(error.to_string()),
     };
     let result: LoadResult = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let result = result.with_former_operations();
     if result.version != RESULT_VERSION {
         return Err(format!("version {}, this program knows {RESULT_VERSION}", result.version));
     }

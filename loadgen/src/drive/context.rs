@@ -254,7 +254,6 @@ struct Flight<'a, D: Driver> {
 impl<'a, D: Driver> Flight<'a, D> {
     fn begin(cx: &'a Context<D>, due: Due) -> Self {
         let dequeued_ns = mono_ns();
-        cx.recorder.borrow_mut().begin(due.ask.phase, dequeued_ns);
         let row = Row {
             phase: due.ask.phase,
             id: due.ask.id,
@@ -266,6 +265,7 @@ impl<'a, D: Driver> Flight<'a, D> {
             error: Some(Class::CancelledAtEnd),
             seen: Seen::default(),
         };
+        cx.recorder.borrow_mut().begin(&row);
         Self { cx, row, over: false }
     }
 
@@ -294,18 +294,7 @@ impl<'a, D: Driver> Flight<'a, D> {
 
     fn write(&mut self, message: Option<String>) {
         self.over = true;
-        let empty = Row {
-            phase: self.row.phase,
-            id: 0,
-            operation: "".into(),
-            planned_ns: 0,
-            dequeued_ns: 0,
-            end_ns: 0,
-            outcome: Outcome::Cancelled,
-            error: None,
-            seen: Seen::default(),
-        };
-        let row = std::mem::replace(&mut self.row, empty);
+        let row = std::mem::replace(&mut self.row, Row::blank());
         self.cx.recorder.borrow_mut().end(row, message);
     }
 }

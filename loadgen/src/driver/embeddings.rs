@@ -107,7 +107,9 @@ impl Answer for Expected {
         }
         seen.input_tokens = body.usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
         let lengths: Vec<Length> = body.data.iter().map(|item| item.embedding).collect();
-        vectors::check(&lengths, self.vectors, self.dimensions)
+        vectors::check(&lengths, self.vectors, self.dimensions)?;
+        seen.items = u64::try_from(lengths.len()).ok();
+        Ok(())
     }
 }
 

@@ -138,6 +138,7 @@ impl Answer for Expected {
                 return wrong(format!("document {index} has the score {relevance_score}"));
             }
         }
+        seen.items = u64::try_from(self.documents).ok();
         Ok(())
     }
 }

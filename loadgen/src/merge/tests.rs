@@ -100,7 +100,7 @@ impl Worker {
         let limits = Limits { window_end_ns: self.record.client.measure_end_ns, ..limits };
         let mut histograms = Histograms::default();
         for row in &self.rows {
-            self.record.tally.begin(row.phase, row.dequeued_ns, &limits);
+            self.record.tally.begin(row, &limits);
             self.record.tally.end(row, &limits);
             histograms.add(row);
         }
@@ -142,7 +142,7 @@ fn three_good_parts_are_one_result_without_doubt() {
     assert!(result.complete);
     assert_eq!(result.source, "rows");
     assert_eq!(result.metrics.output_tokens, Some(3000));
-    assert_eq!(result.metrics.operations["chat"].count, 1000);
+    assert_eq!(result.operations["chat"].total_seconds.unwrap().count, 1000);
     assert_eq!(result.client.cpu_seconds, 3.0);
     assert_eq!(result.client.cpu_us_per_token, Some(1000.0));
     assert_eq!(result.client.start_skew_ns, Some(2_000));
@@ -172,7 +172,7 @@ fn merged_histograms_agree_with_the_rows_to_a_thousandth() {
             metrics.total_seconds,
             metrics.service_seconds,
             metrics.client_lag_seconds,
-            metrics.operations.get("chat").copied(),
+            result.operations["chat"].total_seconds,
         ]
         .into_iter()
         .map(Option::unwrap)
