@@ -5,24 +5,21 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod alone;
 mod clock;
 mod disk;
 mod export;
-mod guest;
 mod http;
-mod keep;
 mod launch;
 mod logging;
 mod prepare;
 mod problem;
+mod process;
 mod run;
 pub mod sample;
-mod script;
 mod ship;
+mod standalone;
+mod supervisor;
 mod sys;
-mod tls;
-mod tree;
 
 #[derive(Parser)]
 #[command(name = "aifb-agent", about = "Per-node agent of aifb", disable_version_flag = true)]
@@ -43,12 +40,12 @@ enum Command {
     /// Run the agent of this node; started by `launch`.
     Run(run::Arguments),
     /// Sample this node to a file, without Slurm or service; --listen also serves /metrics.
-    Sample(alone::Arguments),
+    Sample(standalone::Arguments),
     /// Send the logs of a folder, or of a run, to Loki.
     Ship(ship::Arguments),
     /// Run a program and end all processes that it leaves behind; started by `run`.
     #[command(hide = true)]
-    Keep(keep::Arguments),
+    Supervise(supervisor::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,9 +60,9 @@ fn main() -> ExitCode {
         Some(Command::Prepare(arguments)) => prepare::main(&arguments),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
-        Some(Command::Sample(arguments)) => alone::main(&arguments),
+        Some(Command::Sample(arguments)) => standalone::main(&arguments),
         Some(Command::Ship(arguments)) => ship::main(&arguments),
-        Some(Command::Keep(arguments)) => keep::main(&arguments),
+        Some(Command::Supervise(arguments)) => supervisor::main(&arguments),
         None => problem::usage("no command given", "see aifb-agent --help"),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))

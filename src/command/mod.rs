@@ -15,7 +15,7 @@ mod stop;
 mod up;
 mod validate;
 mod wait;
-pub(crate) mod watch;
+mod watch;
 
 use crate::{cli::Command, error::Result};
 

@@ -3,9 +3,9 @@
 use crate::{
     cli::StatusArgs,
     error::Result,
+    observe::view::{self, RunView},
     output,
     store::select,
-    view::{self, RunView},
 };
 
 pub(super) fn run(args: &StatusArgs) -> Result<i32> {

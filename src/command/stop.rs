@@ -12,8 +12,9 @@ use crate::{
     agent_client::AgentClient,
     cli::StopArgs,
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     output, slurm,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 /// Longest time for an ordered stop: phases drain and every service may take its `stop` time.

@@ -14,8 +14,9 @@ use serde_json::json;
 use crate::{
     cli::{RunSelector, WaitArgs},
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     output, slurm,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 /// Pause between two looks at run.json.

@@ -9,7 +9,7 @@ use aifb_schema::{
 };
 
 use super::quantity::{bytes, digits, seconds};
-use crate::view;
+use crate::observe::view;
 
 /// What stands where nothing was measured.
 fn absent() -> String {

@@ -14,7 +14,10 @@ use super::{
     fixture::{self, Folder, SECOND, START},
     text, write,
 };
-use crate::store::{Liveness, RunFolder, liveness};
+use crate::{
+    observe::{Liveness, liveness},
+    store::RunFolder,
+};
 
 /// A fixture in a folder of its own.
 fn made(name: &str) -> (TempDir, RunFolder) {

@@ -258,6 +258,25 @@ pub struct RunRecord {
     pub slurm: Option<JobRecord>,
 }
 
+impl RunRecord {
+    /// The exit code that stands for the end of the run; 0 while it goes on.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match (&self.failure, self.state) {
+            (Some(failure), _) => failure.exit_code,
+            (None, State::Cancelled) => {
+                match self.ended.as_ref().and_then(|end| end.signal.as_deref()) {
+                    Some("INT") => exit::INTERRUPTED,
+                    Some("TERM") => exit::TERMINATED,
+                    _ => exit::OK,
+                }
+            }
+            (None, State::Failed) => exit::INCOMPLETE,
+            (None, _) => exit::OK,
+        }
+    }
+}
+
 /// One line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {

@@ -128,6 +128,7 @@ mod tests {
             let (mut expected, mut seen) =
                 (Expected { vectors: 2, dimensions: None }, Seen::default());
             let result = expected.answer(body.as_bytes(), 0, &mut seen);
+            assert_eq!(seen.items, result.is_ok().then_some(2));
             (result.map_err(|fault| fault.class), seen.input_tokens)
         };
         let good = r#"{"data":[{"index":0,"embedding":[1,2]},{"index":1,"embedding":[3,4.5]}],

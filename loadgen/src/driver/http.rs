@@ -103,6 +103,10 @@ impl Protocol for Http {
         })
     }
 
+    fn payload(&self, request: &Request) -> Option<u64> {
+        u64::try_from(request.body.len()).ok()
+    }
+
     fn reply(&self, _: Ask) -> impl Reply + 'static {
         Checked::new(&self.expected)
     }
@@ -131,7 +135,10 @@ impl Reply for Checked {
         }
     }
 
-    fn body(&mut self, bytes: &[u8], _: u64, _: &mut Seen) -> Result<(), Fault> {
+    fn body(&mut self, bytes: &[u8], _: u64, seen: &mut Seen) -> Result<(), Fault> {
+        if let Some(payload) = &mut seen.payload_bytes {
+            *payload += u64::try_from(bytes.len()).unwrap_or(0);
+        }
         let (false, Some(finder)) = (self.found, &self.expected.contains) else { return Ok(()) };
         let keep = finder.needle().len().saturating_sub(1);
         // First across the border, then in what came.

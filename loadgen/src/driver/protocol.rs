@@ -35,6 +35,11 @@ pub(crate) trait Protocol: Sized + 'static {
     /// What is sent to endpoint `target`.
     fn request(&self, target: usize, ask: Ask) -> Result<Request, Fault>;
 
+    /// Bytes of user data in a request, where the protocol moves such; its reply adds its own.
+    fn payload(&self, _: &Request) -> Option<u64> {
+        None
+    }
+
     /// What its answer means.
     fn reply(&self, ask: Ask) -> impl Reply + 'static;
 }
@@ -83,6 +88,7 @@ impl<P: Protocol> Driver for HttpDriver<P> {
         seen: &mut Seen,
     ) -> Result<(), Fault> {
         let request = self.protocol.request(connection.target, ask)?;
+        seen.payload_bytes = self.protocol.payload(&request);
         connection.exchange(&request, || self.protocol.reply(ask), seen).await.map(drop)
     }
 }

@@ -122,7 +122,8 @@ columns! {
     /// Things that the request did: texts embedded or ranked, rows read or changed, inferences of a
     /// batch; absent where a request is one thing.
     "items" = seen.items,
-    /// Bytes of the user's own data that were moved, without protocol; absent where that is not known.
+    /// Bytes of the user's own data that were moved, without protocol: with driver `http` the bodies
+    /// of request and answer. Absent where that is not known.
     "payload_bytes" = seen.payload_bytes,
     /// Share of the true nearest neighbours that the answer has, 0 to 1; absent where nothing is
     /// searched for.
@@ -390,5 +391,55 @@ impl Found {
     /// Puts the rows from `first` on into `rows`, which are blank.
     pub(crate) fn read(&self, arrays: &[ArrayRef], first: usize, rows: &mut [Row]) -> Option<()> {
         self.0.iter().try_for_each(|(column, at)| (column.read)(arrays.get(*at)?, first, rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::Path};
+
+    use super::*;
+
+    /// docs/reference/rows.md.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Request rows\n\n\
+             Made from the table of columns by a test (`AIFB_BLESS=1 cargo test -p aifb-loadgen \
+             columns`); do not edit.\n\n\
+             Each worker of a load writes `worker-<rank>.arrows`: an Arrow IPC stream with one row \
+             per request. A record batch is\nappended every second, so the file can be read at any \
+             time up to its last whole batch, by Arrow, pandas, Polars and\nDuckDB. Stamps \
+             (`…_ns` without \"how long\" or \"times\") are CLOCK_MONOTONIC of the worker's node in \
+             nanoseconds; the schema's\nmetadata has `epoch_minus_mono_ns`, which makes them wall \
+             clock. Columns are found by name: a later version may add some.\n\n\
+             | column | type | may be absent | meaning |\n|---|---|---|---|\n",
+        );
+        for column in COLUMNS {
+            let field = (column.field)(column.name);
+            let kind = match field.data_type() {
+                DataType::List(_) => "List of UInt64".to_owned(),
+                other => other.to_string(),
+            };
+            let absent = if field.is_nullable() { "yes" } else { "" };
+            writeln!(page, "| `{}` | {kind} | {absent} |{} |", column.name, column.doc).unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn columns_are_documented() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/rows.md");
+        let page = page();
+        if std::env::var_os("AIFB_BLESS").is_some() {
+            fs::write(&path, &page).unwrap();
+        }
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == page, "{} is old: AIFB_BLESS=1 writes it", path.display());
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: std::collections::BTreeSet<_> = COLUMNS.iter().map(|one| one.name).collect();
+        assert_eq!(names.len(), COLUMNS.len());
     }
 }

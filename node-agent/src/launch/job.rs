@@ -9,7 +9,7 @@ use aifb_schema::{
 };
 
 use super::{environment::Environment, hostlist};
-use crate::tree::Stat;
+use crate::process::tree::Stat;
 
 /// The allocation and where it came from.
 #[derive(Debug, Clone, Default)]

@@ -5,19 +5,19 @@
 //! must be finished.
 
 mod agents;
-mod alive;
 mod check;
+mod coordinator;
 mod environment;
 mod folder;
 mod follow;
 mod hostlist;
 mod job;
-mod left;
 mod limits;
 mod local;
 mod srun;
 mod status;
 mod time_limit;
+mod unfinished;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -61,7 +61,7 @@ struct Launch {
     /// The job's script, where it runs on this node.
     script: Option<ProcessId>,
     /// What may be left to be done for agents that were killed.
-    left: left::Left,
+    unfinished: unfinished::Unfinished,
 }
 
 /// Runs the command; its exit code.
@@ -93,8 +93,9 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
             let local = arguments.local;
             let wait = wait_mode(&snapshot, &environment);
             let script = if local { None } else { job::script(&environment) };
-            let left = left::Left::default();
-            let mut launch = Launch { status, folder, record, wait, local, token, script, left };
+            let unfinished = unfinished::Unfinished::default();
+            let mut launch =
+                Launch { status, folder, record, wait, local, token, script, unfinished };
             let started = match refused {
                 Some(failure) => Err(failure),
                 None => launch.start(&snapshot, &recipe, &allocation, &environment, signals),
@@ -256,7 +257,7 @@ impl Launch {
             script: self.script,
         };
         let line = line_of(&agent_start)?;
-        self.left = left::Left::new(recipe, agent_start);
+        self.unfinished = unfinished::Unfinished::new(recipe, agent_start);
         let mut agents = Agents::new(signals);
         let cleaned = environment::for_srun(environment);
         let program = program.to_string_lossy();

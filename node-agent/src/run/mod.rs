@@ -57,7 +57,6 @@ use files::{Files, Trouble};
 use input::Input;
 use peer::{Link, Peer};
 use replica::{At, Replicas};
-use resources::Resources;
 use sampling::Sampling;
 use server::Server;
 use shipping::Shipping;
@@ -246,7 +245,6 @@ fn context(
         files: Files::start(),
         outbox: Outbox::default(),
         logging,
-        shipping: Shipping::default(),
         ending: Ending::default(),
     }))
 }
@@ -259,7 +257,6 @@ async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
         .await?
         .with_context(|| format!("making '{}'", folder.display()))?;
     log::start(&context.files, folder.join(file::AGENT_LOG), context.logging.clone());
-    Shipping::start(context);
     tracing::info!(node = context.node, address = %context.address, "agent up");
     Ok(())
 }
@@ -268,8 +265,8 @@ async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
 struct Agent {
     context: Rc<Context>,
     sampling: Sampling,
+    shipping: Shipping,
     replicas: Rc<Replicas>,
-    resources: Rc<Resources>,
     workers: Rc<Workers>,
     peer: Rc<Peer>,
     orders: mpsc::Receiver<NodeOrder>,
@@ -305,16 +302,9 @@ impl Agent {
         spawn_local(Rc::clone(&workers).serve(listener));
         let (peer, orders) = Peer::new(Rc::clone(&context), link, http);
         spawn_local(Rc::clone(&peer).talk());
-        Ok(Self {
-            sampling,
-            replicas: Rc::default(),
-            resources: Resources::new(context.local()),
-            workers,
-            peer,
-            orders,
-            clock,
-            context,
-        })
+        let shipping = Shipping::start(&context);
+        let replicas = Replicas::new(&context, &sampling, &shipping);
+        Ok(Self { sampling, shipping, replicas, workers, peer, orders, clock, context })
     }
 
     /// Carries out orders until the end.
@@ -352,7 +342,7 @@ impl Agent {
                 }
                 _ = sweep.tick() => {
                     strays.sweep();
-                    if let Some(ledger) = self.context.shipping.ledger() {
+                    if let Some(ledger) = self.shipping.ledger() {
                         self.sampling.logs(&ledger);
                     }
                     let troubles = self.sampling.troubles();
@@ -376,7 +366,7 @@ impl Agent {
         match order {
             NodeOrder::StartReplica { service, replica, addresses, .. } => {
                 let at = At { replica, addresses };
-                self.replicas.start(&self.context, &self.sampling, &self.resources, &service, at);
+                self.replicas.start(&service, at);
             }
             NodeOrder::StopReplica { service, replica, grace_ms } => {
                 self.replicas.stop(&service, replica, Duration::from_millis(grace_ms));
@@ -406,7 +396,7 @@ impl Agent {
             tokio::time::timeout(stop::LAST_REPLICAS, self.replicas.wait_empty()).await;
         self.peer.leave().await;
         // Side by side: neither may take the other's time.
-        tokio::join!(self.sampling.stop(), self.context.shipping.stop(&self.context));
+        tokio::join!(self.sampling.stop(), self.shipping.stop());
         if let Some(coordinator) = coordinator {
             let _panicked = coordinator.await;
         }

@@ -195,7 +195,7 @@ fn try_to_write(folder: &Path) -> std::io::Result<()> {
 fn last_run(given: &RunsDir) -> Option<Check> {
     let run = store::list(&Roots::of(given)).into_iter().next()?;
     let mut record = run.record().ok()?;
-    store::liveness(&run, &mut record);
+    crate::observe::liveness(&run, &mut record);
     let name = "newest run";
     let memory = record.slurm.as_ref().is_some_and(|slurm| slurm.state == "OUT_OF_MEMORY");
     match &record.failure {

@@ -86,7 +86,7 @@ fn reports(args: &DoctorArgs) -> Result<(Vec<NodeReport>, BTreeSet<String>)> {
     let script = format!(
         "#!/bin/sh\nexec srun --overlap --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 {} \
          doctor --node-report\n",
-        crate::command::env::quoted(&own.to_string_lossy())
+        crate::shell::quoted(&own.to_string_lossy())
     );
     let submission = Submission { components: vec![options], script: Script::Text(script) };
     let job = submission.submit()?;

@@ -5,7 +5,7 @@ use aifb_schema::{
     search::SearchResult,
 };
 
-use crate::view;
+use crate::observe::view;
 
 /// Counts, rates and the distributions that matter, then each doubt on a line of its own.
 pub(super) fn lines(result: &LoadResult) -> Vec<String> {

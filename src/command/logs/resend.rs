@@ -10,8 +10,9 @@ use aifb_schema::{
 use crate::{
     cli::LogsResendArgs,
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     programs,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {

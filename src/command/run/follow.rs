@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     cli::{RunSelector, RunsDir},
     error::{CommandError, Result},
-    follow::{self, Follower},
+    observe::follow::{self, Follower},
     output,
     programs::Prepared,
     signals::Interrupts,
@@ -162,7 +162,7 @@ fn finish(
     };
     let mut record = run.record()?;
     // Also derives the end of a run whose recorder was lost.
-    store::liveness(&run, &mut record);
+    crate::observe::liveness(&run, &mut record);
     let code = code(&record, recorded.as_ref());
     if as_json {
         output::out_json(&json!({

@@ -10,8 +10,8 @@ use std::{
 use nix::libc;
 
 use crate::{
-    command::env::quoted,
     error::{CommandError, Result},
+    shell::quoted,
 };
 
 /// The script that is submitted when none is given.

@@ -14,14 +14,13 @@ use std::{
 
 use aifb_schema::{
     metric::{self, Family},
-    recipe::EngineTls,
+    recipe::Tls,
 };
 
 use super::{family::family, page};
 use crate::{
-    http,
+    http::{self, tls},
     sample::{Source, Tick},
-    tls,
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.
@@ -68,7 +67,7 @@ pub(crate) struct Address {
     /// Its URL.
     pub(crate) url: String,
     /// Whom its https server is trusted to be, by files with whole paths.
-    pub(crate) tls: Option<EngineTls>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Engines {

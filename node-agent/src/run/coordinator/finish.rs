@@ -9,7 +9,7 @@ use aifb_schema::{
 use nix::sys::signal::Signal;
 
 use super::{Coordinator, nodes::NodeState, services::name_of};
-use crate::{clock, script};
+use crate::{clock, process::script};
 
 /// Why the run ends.
 #[derive(Debug, Clone)]

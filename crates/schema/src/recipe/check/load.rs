@@ -120,17 +120,7 @@ impl Checker<'_> {
                 .hint("engine: hyper, or http_version: \"1.1\"");
         }
         if let Some(tls) = &load.tls {
-            if tls.cert.is_some() != tls.key.is_some() {
-                self.at(&step(at, "tls"), format!("load '{name}': cert and key go together"))
-                    .hint("tls: {cert: client.pem, key: client.key}");
-            }
-            if tls.insecure && tls.ca.is_some() {
-                self.at(
-                    &step(at, "tls"),
-                    format!("load '{name}': insecure takes any certificate, so ca has no meaning"),
-                )
-                .hint("remove one of the two");
-            }
+            self.tls(&step(at, "tls"), &format!("load '{name}'"), tls);
         }
         if let Some(header) = &load.api_key_header
             && (header.is_empty()

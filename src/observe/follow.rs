@@ -15,8 +15,8 @@ use aifb_schema::{
 use crate::{
     agent_client::AgentClient,
     error::Result,
-    store::{Liveness, RunFolder, liveness},
-    view,
+    observe::{Liveness, liveness, view},
+    store::RunFolder,
 };
 
 /// Pause between two looks.
