@@ -408,10 +408,10 @@ mod tests {
              columns`); do not edit.\n\n\
              Each worker of a load writes `worker-<rank>.arrows`: an Arrow IPC stream with one row \
              per request. A record batch is\nappended every second, so the file can be read at any \
-             time up to its last whole batch, by Arrow, pandas, Polars and\nDuckDB. Stamps \
-             (`…_ns` without \"how long\" or \"times\") are CLOCK_MONOTONIC of the worker's node in \
-             nanoseconds; the schema's\nmetadata has `epoch_minus_mono_ns`, which makes them wall \
-             clock. Columns are found by name: a later version may add some.\n\n\
+             time up to its last whole batch, by Arrow, pandas, Polars and\nDuckDB. Columns ending in `_ns` are instants of CLOCK_MONOTONIC of the worker's node in \
+             nanoseconds (the schema's\nmetadata has `epoch_minus_mono_ns`, which makes them wall \
+             clock), except where the meaning says that they are durations.\nColumns are found by \
+             name: a later version may add some.\n\n\
              | column | type | may be absent | meaning |\n|---|---|---|---|\n",
         );
         for column in COLUMNS {

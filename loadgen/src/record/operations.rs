@@ -1,6 +1,6 @@
 //! Sums by operation, kept beside those of the whole load.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -101,11 +101,11 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 /// The sums of each operation, in the order of their first request. A list, because a load has a
 /// handful of them and each request looks its own up twice.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Operations(Vec<(Cow<'static, str>, OperationTally)>);
+pub(crate) struct Operations(Vec<(String, OperationTally)>);
 
 impl Operations {
     /// Counts a measured request that is being sent.
-    pub(crate) fn begin(&mut self, operation: &Cow<'static, str>) {
+    pub(crate) fn begin(&mut self, operation: &str) {
         self.of(operation).sent += 1;
     }
 
@@ -141,11 +141,11 @@ impl Operations {
 
     /// All operations.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &OperationTally)> {
-        self.0.iter().map(|(name, tally)| (name.as_ref(), tally))
+        self.0.iter().map(|(name, tally)| (name.as_str(), tally))
     }
 
     /// The sums of an operation, made when missing.
-    fn of(&mut self, name: &Cow<'static, str>) -> &mut OperationTally {
+    fn of(&mut self, name: &str) -> &mut OperationTally {
         let found = self.0.iter().position(|(own, _)| own == name);
         let at = found.unwrap_or_else(|| self.place_for(name));
         // `place_for` gives a place that is there.
@@ -154,13 +154,13 @@ impl Operations {
     }
 
     /// Where an operation that is not there yet is counted.
-    fn place_for(&mut self, name: &Cow<'static, str>) -> usize {
+    fn place_for(&mut self, name: &str) -> usize {
         if self.0.len() < OPERATIONS_MAX {
-            self.0.push((name.clone(), OperationTally::default()));
+            self.0.push((name.to_owned(), OperationTally::default()));
             return self.0.len() - 1;
         }
         self.0.iter().position(|(own, _)| own == OTHER).unwrap_or_else(|| {
-            self.0.push((Cow::Borrowed(OTHER), OperationTally::default()));
+            self.0.push((OTHER.to_owned(), OperationTally::default()));
             self.0.len() - 1
         })
     }
@@ -175,7 +175,7 @@ impl Serialize for Operations {
 impl<'de> Deserialize<'de> for Operations {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let map = BTreeMap::<String, OperationTally>::deserialize(from)?;
-        Ok(Self(map.into_iter().map(|(name, tally)| (Cow::Owned(name), tally)).collect()))
+        Ok(Self(map.into_iter().collect()))
     }
 }
 
