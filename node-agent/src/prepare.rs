@@ -42,7 +42,7 @@ pub(crate) enum ReadError {
     #[error("it is {0}, not a regular file")]
     Kind(&'static str),
     /// Too large.
-    #[error("it has {0} bytes, a recipe at most {max}", max = limit::RECIPE_BYTES)]
+    #[error("it has {0} bytes; the limit is {max}", max = limit::RECIPE_BYTES)]
     Large(u64),
     /// Not text.
     #[error("it is not UTF-8 text (byte {0})")]
@@ -56,14 +56,14 @@ impl ReadError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                "check the path; it is relative to the present folder"
+                "check the path; it is relative to the current folder"
             }
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "the file must be readable by you on this node"
             }
             Self::Io(_) => "give the path of a recipe file",
             Self::Kind(_) => "give the path of a file; a recipe is never read from a pipe",
-            Self::Large(_) => "the largest example has 3 KiB; data belongs into other files",
+            Self::Large(_) => "the largest example has 3 KiB; put data in separate files",
             Self::Utf8(_) | Self::Nul(_) => "a recipe is YAML or JSON in UTF-8",
         }
     }

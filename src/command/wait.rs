@@ -33,10 +33,10 @@ pub(super) fn run(args: &WaitArgs) -> Result<i32> {
         output::out_json(&json!({
             "run_id": record.run_id,
             "state": record.state,
-            "endpoints": run.endpoints(),
+            "endpoints": run.files().endpoints(),
         }));
     } else {
-        for endpoint in run.endpoints() {
+        for endpoint in run.files().endpoints() {
             output::out(format!("{} {}", endpoint.service, endpoint.url));
         }
     }
@@ -58,7 +58,7 @@ fn wait_for_folder(selector: &RunSelector, until: Instant) -> Result<RunFolder> 
             return Err(CommandError::new(
                 exit::SLURM,
                 "waiting for the run of this job",
-                "no agent came up",
+                "no agent started",
             )
             .hint(
                 "was the job submitted with --aifb-recipe, and is the plugin on its first node? \
@@ -95,9 +95,9 @@ pub(super) fn wait_until_healthy(run: &RunFolder, until: Instant) -> Result<RunR
             return Err(CommandError::new(
                 exit::SERVICE,
                 format!("waiting for the services of run '{}'", record.run_id),
-                format!("still {} when the time was over", record.state.as_str()),
+                format!("still {} at the time limit", record.state.as_str()),
             )
-            .hint("aifb status and aifb logs show tell how far they are"));
+            .hint("see their progress with aifb status and aifb logs show"));
         }
         thread::sleep(EVERY);
     }

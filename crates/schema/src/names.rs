@@ -121,6 +121,10 @@ pub mod file {
     pub const RESULT: &str = "result.json";
     /// A load's seconds, a line each, beside its result.
     pub const SERIES: &str = "series.jsonl";
+    /// The report for programs.
+    pub const REPORT_JSON: &str = "report.json";
+    /// The report for people.
+    pub const REPORT_TEXT: &str = "report.txt";
 }
 
 /// Exit codes of all our programs (docs/reference/exit-codes.md).

@@ -120,7 +120,7 @@ pub struct LoadResult {
     pub counts: Counts,
     /// Distributions and rates by name (docs/reference/result.md).
     pub metrics: Metrics,
-    /// The same by operation; at most 33 of them, the last one (`other`) for all that are beyond.
+    /// The same by operation: `chat`, `select`, `insert`, ….
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub operations: BTreeMap<String, OperationResult>,
     /// The same requests by the definitions of other programs; only where every row was kept.
@@ -346,8 +346,8 @@ pub struct OperationResult {
     /// Successful requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<f64>,
-    /// Things that successful requests did: texts embedded or ranked, rows read or changed,
-    /// inferences of a batch. Absent where a request is one thing.
+    /// Things that successful requests did: texts embedded or ranked, rows read or changed.
+    /// Absent where a request is one thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<u64>,
     /// The same per second.
@@ -360,7 +360,7 @@ pub struct OperationResult {
     /// The same per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_per_second: Option<f64>,
-    /// Bytes written to connections, protocol included, whatever became of the request.
+    /// Bytes written to connections, protocol included, of requests that failed or were cancelled too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_bytes_per_second: Option<f64>,
     /// Bytes read from connections, likewise.

@@ -143,7 +143,7 @@ impl Failure {
     /// lines. No newline at the end.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = format!("{}: {} (owner: {})", self.part, self.reason, self.owner.as_str());
+        let mut text = format!("{}: {} (cause: {})", self.part, self.reason, self.owner.as_str());
         if let Some(hint) = &self.hint {
             text.push_str("\n  hint: ");
             text.push_str(hint);
@@ -354,12 +354,6 @@ impl Endpoint {
     }
 }
 
-/// Folder of one repeat of a load, relative to the run folder: `load/<name>/p<point>/r<repeat>`.
-#[must_use]
-pub fn repeat_folder(load: &str, point: u32, repeat: u32) -> String {
-    format!("{}/{load}/p{point}/r{repeat}", crate::names::file::LOAD)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,7 +385,7 @@ mod tests {
         assert_eq!(failure.exit_code, exit::SERVICE);
         assert_eq!(
             failure.render(),
-            "llm: exited with code 1 (owner: service)\n  hint: look at its args\n  last lines of \
+            "llm: exited with code 1 (cause: service)\n  hint: look at its args\n  last lines of \
              its log:\n  | no such model\n  | bye"
         );
     }

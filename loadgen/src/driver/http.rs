@@ -63,19 +63,19 @@ impl Protocol for Http {
         let plain = example.bytes().all(|byte| byte.is_ascii_graphic());
         if !example.is_empty() && (!plain || example.parse::<Uri>().is_err()) {
             return Err(wrong("path", &path, "it is not a path")
-                .hint("blanks and other signs are written as %20 and the like"));
+                .hint("escape spaces and special characters, such as %20"));
         }
         let (fixed, path) = match made.fixed() {
             Some(fixed) => (fixed.to_owned(), None),
             None => (String::new(), Some(made)),
         };
-        let mut route = Route::new(verb, fixed);
+        let mut route = Route::new(verb, fixed).carries_payload();
         for (name, value) in &headers {
             let key: HeaderName =
                 name.parse().map_err(|_| wrong("header", name, "it is not a header name"))?;
             let value = value
                 .parse()
-                .map_err(|_| wrong("header", name, "its value has characters that it must not"))?;
+                .map_err(|_| wrong("header", name, "its value has invalid characters"))?;
             route = route.header(key, value);
         }
         let made = template("body", &body.unwrap_or_default())?;
@@ -101,10 +101,6 @@ impl Protocol for Http {
             None => self.route.request(body),
             Some(path) => self.route.request_at(path.fill(ask), body),
         })
-    }
-
-    fn payload(&self, request: &Request) -> Option<u64> {
-        u64::try_from(request.body.len()).ok()
     }
 
     fn reply(&self, _: Ask) -> impl Reply + 'static {
@@ -160,7 +156,7 @@ impl Reply for Checked {
             Some(finder) if !self.found => Err(Fault::new(
                 Class::VerifyMismatch,
                 format!(
-                    "the answer does not contain '{}'",
+                    "the response does not contain '{}'",
                     String::from_utf8_lossy(finder.needle())
                 ),
             )),
@@ -176,10 +172,14 @@ mod tests {
     fn contains(needle: &'static str, pieces: &[&[u8]]) -> bool {
         let expected = Expected { status: None, contains: Some(Finder::new(needle)) };
         let mut reply = Checked::new(&Rc::new(expected));
+        // A request with a body of 3 bytes.
+        let mut seen = Seen { payload_bytes: Some(3), ..Seen::default() };
         for piece in pieces {
-            reply.body(piece, 0, &mut Seen::default()).unwrap();
+            reply.body(piece, 0, &mut seen).unwrap();
             assert!(reply.tail.len() < needle.len().max(1), "bounded");
         }
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(seen.payload_bytes, Some(3 + bytes as u64), "payload of both directions");
         reply.end(0, &mut Seen::default()).is_ok()
     }
 

@@ -119,8 +119,8 @@ columns! {
     "gaps_ns" = seen.gaps,
     /// From a content event's stamp of its server to its read, in nanoseconds (mock server only).
     "receive_lags_ns" = seen.receive_lags,
-    /// Things that the request did: texts embedded or ranked, rows read or changed, inferences of a
-    /// batch; absent where a request is one thing.
+    /// Things that the request did: texts embedded or ranked, rows read or changed; absent
+    /// where a request is one thing.
     "items" = seen.items,
     /// Bytes of the user's own data that were moved, without protocol: with driver `http` the bodies
     /// of request and answer. Absent where that is not known.

@@ -7,13 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::row::{Outcome, Row};
 use crate::fault::Class;
 
-/// Most operations of a load that are kept apart; what a driver names beyond is added up under
-/// [`OTHER`], so that no driver can make a checkpoint grow without end.
-const OPERATIONS_MAX: usize = 32;
-
-/// Name of the sums of all operations beyond [`OPERATIONS_MAX`].
-const OTHER: &str = "other";
-
 /// Sums over the measured requests of one operation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OperationTally {
@@ -98,8 +91,9 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
     }
 }
 
-/// The sums of each operation, in the order of their first request. A list, because a load has a
-/// handful of them and each request looks its own up twice.
+/// The sums of each operation, in the order of their first request. A list, because a driver names
+/// a handful of operations (in its code, so they are bounded) and each request looks its own up
+/// twice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Operations(Vec<(String, OperationTally)>);
 
@@ -147,22 +141,12 @@ impl Operations {
     /// The sums of an operation, made when missing.
     fn of(&mut self, name: &str) -> &mut OperationTally {
         let found = self.0.iter().position(|(own, _)| own == name);
-        let at = found.unwrap_or_else(|| self.place_for(name));
-        // `place_for` gives a place that is there.
+        let at = found.unwrap_or_else(|| {
+            self.0.push((name.to_owned(), OperationTally::default()));
+            self.0.len() - 1
+        });
         #[expect(clippy::indexing_slicing, reason = "the place was found or made above")]
         &mut self.0[at].1
-    }
-
-    /// Where an operation that is not there yet is counted.
-    fn place_for(&mut self, name: &str) -> usize {
-        if self.0.len() < OPERATIONS_MAX {
-            self.0.push((name.to_owned(), OperationTally::default()));
-            return self.0.len() - 1;
-        }
-        self.0.iter().position(|(own, _)| own == OTHER).unwrap_or_else(|| {
-            self.0.push((OTHER.to_owned(), OperationTally::default()));
-            self.0.len() - 1
-        })
     }
 }
 
@@ -227,16 +211,5 @@ mod tests {
         let json = serde_json::to_string(&twice).unwrap();
         assert_eq!(serde_json::from_str::<Operations>(&json).unwrap(), twice);
         assert_eq!(twice, counted(&[rows.clone(), rows].concat()));
-    }
-
-    #[test]
-    fn a_driver_cannot_name_operations_without_end() {
-        let rows: Vec<Row> =
-            (0..100).map(|n| row(&format!("op{n}"), Outcome::Ok, Some(1))).collect();
-        let operations = counted(&rows);
-        assert_eq!(operations.iter().count(), OPERATIONS_MAX + 1);
-        assert_eq!(operations.sent(), 100);
-        let (name, rest) = operations.iter().last().unwrap();
-        assert_eq!((name, rest.ok), (OTHER, 100 - OPERATIONS_MAX as u64));
     }
 }

@@ -154,7 +154,7 @@ pub(crate) struct Seen {
     pub(crate) token_source: Option<TokenSource>,
     /// Sent again on a new connection, because the kept one turned out to be closed.
     pub(crate) resent: bool,
-    /// Things that the request did, where it is more than one thing: texts, rows, inferences.
+    /// Things that the request did, where it is more than one thing: texts, rows.
     pub(crate) items: Option<u64>,
     /// Bytes of the user's own data that were moved, without protocol.
     pub(crate) payload_bytes: Option<u64>,

@@ -247,7 +247,7 @@ impl Launch {
         let nodes = self.record.job.components.first();
         let node = nodes.and_then(|nodes| nodes.first()).map_or("coordinator", String::as_str);
         Failure::new(Owner::Node, node, format!("coordinator lost: {cause}"))
-            .with_hint("its agent or node died; what was measured until then is in the run folder")
+            .with_hint("its agent or node died; the measurements until then are in the run folder")
     }
 
     fn too_late(&mut self, agents: &Agents, progress: &mut Progress) {
@@ -291,7 +291,7 @@ impl Launch {
                     self.close(State::Cancelled, None, Some(word(signal)));
                 }
                 (None, _) => {
-                    let failure = self.lost("its step ended without a word");
+                    let failure = self.lost("its step ended without a message");
                     self.close(State::Failed, Some(failure), None);
                 }
             }

@@ -188,7 +188,7 @@ fn wait_mode(snapshot: &Snapshot, environment: &Environment) -> Wait {
 fn decode(environment: &Environment) -> Result<Snapshot, Failure> {
     let wrong = |cause: &str| {
         Failure::new(Owner::Recipe, "launcher", format!("reading {}: {cause}", env::SNAPSHOT))
-            .with_hint("submit again, or make it by `aifb-agent prepare`")
+            .with_hint("submit again, or create it with `aifb-agent prepare`")
     };
     let line = environment.get(env::SNAPSHOT).ok_or_else(|| wrong("it is not set"))?;
     Snapshot::decode(line).map_err(|error| wrong(&error.to_string()))
@@ -202,7 +202,7 @@ fn parse(snapshot: &Snapshot) -> Result<Recipe, Failure> {
         Failure::new(
             Owner::Recipe,
             "launcher",
-            format!("the recipe of this job is wrong:\n{}", lines.join("\n")),
+            format!("the recipe of this job is invalid:\n{}", lines.join("\n")),
         )
     })
 }
@@ -216,7 +216,7 @@ fn plugin_matches(environment: &Environment) -> Result<(), Failure> {
     }
     let line: String = line.escape_debug().take(200).collect();
     Err(Failure::new(Owner::Slurm, "launcher", format!("the plugin is '{line}', this is {ours}"))
-        .with_hint("plugin and programs must be of one version; tell the administrators"))
+        .with_hint("plugin and programs must have the same version; tell the administrators"))
 }
 
 /// 64 hexadecimal digits from the system's generator.

@@ -76,7 +76,7 @@ const COORDINATOR_KNOWN: Duration = Duration::from_secs(150);
 /// Runs the command; its exit code.
 pub(crate) fn main(_: &Arguments) -> i32 {
     let work = || -> anyhow::Result<()> {
-        prctl::set_child_subreaper(true).context("becoming a sub-reaper")?;
+        prctl::set_child_subreaper(true).context("becoming a child subreaper")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -161,7 +161,7 @@ async fn as_follower(
 ) -> anyhow::Result<()> {
     let at = tokio::time::timeout(COORDINATOR_KNOWN, input.recv()).await;
     let Ok(Some(Input::Coordinator(coordinator))) = at else {
-        bail!("the coordinator's address did not come; see launch.log");
+        bail!("the coordinator's address was not received; see launch.log");
     };
     let coordinator: SocketAddr =
         coordinator.parse().context("reading the coordinator's address")?;
@@ -173,7 +173,7 @@ async fn as_follower(
         let client = Client::new(coordinator, token, LAST_WORD);
         let told = client.post::<_, serde_json::Value>("/v1/stop", &failure).await;
         if told.is_err() {
-            complain("aifb-agent: the coordinator does not answer");
+            complain("aifb-agent: the coordinator does not respond");
         }
     }
     lived
@@ -187,7 +187,7 @@ async fn follow(
     signals: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<()> {
     let address = address::towards(coordinator)
-        .ok_or_else(|| anyhow!("there is no way to the coordinator at {coordinator}"))?;
+        .ok_or_else(|| anyhow!("cannot connect to the coordinator at {coordinator}"))?;
     let (listener, http) = listen(address).await?;
     let context = context(start, node, address)?;
     begin(&context).await?;
@@ -203,7 +203,7 @@ async fn follow(
 /// The name of this node as Slurm knows it; several nodes of a test may share a host name.
 fn node_name(start: &AgentStart) -> anyhow::Result<String> {
     if start.protocol != PROTOCOL {
-        bail!("the launcher speaks protocol {}, this agent {PROTOCOL}", start.protocol);
+        bail!("the launcher uses protocol {}, this agent {PROTOCOL}", start.protocol);
     }
     if let Ok(name) = std::env::var("SLURMD_NODENAME") {
         return Ok(name);
@@ -211,7 +211,7 @@ fn node_name(start: &AgentStart) -> anyhow::Result<String> {
     let nodes: Vec<&String> = start.run.job.components.iter().flatten().collect();
     match (start.run.job.id, nodes.as_slice()) {
         (None, [only]) => Ok((*only).clone()),
-        _ => bail!("SLURMD_NODENAME is not set: this is no task of an srun"),
+        _ => bail!("SLURMD_NODENAME is not set: this is not a task of srun"),
     }
 }
 

@@ -127,7 +127,7 @@ impl Shipping {
             tracing::warn!(
                 bytes = ledger.bytes_unsent(),
                 trouble = ledger.trouble,
-                "logs are left to be sent"
+                "some logs are not sent yet"
             );
         }
         close(&ledger, &self.context);

@@ -68,7 +68,7 @@ fn reports(args: &DoctorArgs) -> Result<(Vec<NodeReport>, BTreeSet<String>)> {
     let root = args.root.runs.clone().unwrap_or_else(Roots::default_root);
     let wrong = |doing: &str, error: std::io::Error| {
         CommandError::usage(format!("{doing} '{}'", root.display()), error)
-            .hint("a folder that all nodes share: --runs DIR")
+            .hint("use use a folder that all nodes share: --runs DIR")
     };
     fs::create_dir_all(&root).map_err(|error| wrong("making", error))?;
     let root = root.canonicalize().map_err(|error| wrong("opening", error))?;
@@ -143,7 +143,7 @@ fn untested(reports: &[NodeReport], all: &BTreeSet<String>) -> Option<Check> {
     }
     Some(Check::warn(
         "nodes",
-        format!("{} tested, not {}", tested.len(), missed.join(", ")),
+        format!("{} tested, not tested: {}", tested.len(), missed.join(", ")),
         "they were busy or down: sinfo -R; run it again, or with --partition",
     ))
 }

@@ -147,6 +147,7 @@ impl<'a> Plan<'a> {
                 .any(|s| s.name.as_str() == name && s.kind != ServiceKind::External)
         };
         let service_nodes = run
+            .files()
             .endpoints()
             .into_iter()
             .filter(|endpoint| own(&endpoint.service))
@@ -202,7 +203,8 @@ impl<'a> Plan<'a> {
         progress.clear();
         let code = ended?;
         let name = view::load_name(load.name.as_str(), *point, *repeat);
-        let Some(result) = self.run.result(load.name.as_str(), *point, *repeat) else {
+        let Ok(result) = self.run.files().repeat(load.name.as_str(), *point, *repeat).result()
+        else {
             let code = without_result(code, self.record.job.id.is_some());
             self.explain(&name, code);
             return Ok(code);
@@ -233,7 +235,9 @@ impl<'a> Plan<'a> {
         let Unit { load, point, .. } = unit;
         let found = |next: u32| {
             let probes: Vec<LoadResult> = (0..next)
-                .filter_map(|repeat| self.run.result(load.name.as_str(), *point, repeat))
+                .filter_map(|repeat| {
+                    self.run.files().repeat(load.name.as_str(), *point, repeat).result().ok()
+                })
                 .collect();
             outcome(load, *point, &probes.iter().collect::<Vec<_>>())
         };
@@ -326,7 +330,7 @@ fn units(run: &RunFolder, recipe: &Recipe, request: &Request) -> Result<Vec<Unit
             if !request.names.is_empty() && !request.names.contains(&name) {
                 continue;
             }
-            let first = run.next_repeat(&name, number);
+            let first = run.files().next_repeat(&name, number);
             let repeats = match request.repeat {
                 Some(repeat) => repeat..repeat.saturating_add(1),
                 // Its probes are decided one after the other.

@@ -50,7 +50,8 @@ pub(super) fn follow(job: u32, prepared: &Prepared, as_json: bool) -> Result<i32
         let every = if watched.run_over { LOOK } else { QUEUE_EVERY };
         if let Some(code) = interrupts.code() {
             output::note(format!(
-                "aifb: job {job} goes on; follow it: aifb watch {job}; stop it: aifb stop {job} --job"
+                "aifb: job {job} keeps running; follow it: aifb watch {job}; stop it: aifb stop \
+                 {job} --job"
             ));
             return Ok(code);
         }
@@ -156,7 +157,7 @@ fn finish(
     let Some(run) = run else {
         return Err(CommandError::slurm(
             format!("following job '{job}'"),
-            format!("it ended ({state}) and no run came up"),
+            format!("it ended ({state}) before a run started"),
         )
         .hint(format!("see the job's output, by default slurm-{job}.out; and: aifb doctor")));
     };

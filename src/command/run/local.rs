@@ -94,7 +94,7 @@ fn drive(
     interrupts: &Interrupts,
 ) -> Result<i32> {
     if prepared.recipe.load.is_empty() {
-        output::note("aifb: the recipe has no load: the services were started and are stopped now");
+        output::note("aifb: the recipe has no load: the services were started and are now stopped");
         return Ok(0);
     }
     // Lines of single repeats would stand in the way of one JSON document.

@@ -68,7 +68,7 @@ fn use_plugin(args: &RunArgs) -> Result<bool> {
         PluginUse::Never => Ok(false),
         PluginUse::Auto => match sbatch::knows_plugin("sbatch") {
             Err(error) if args.dry_run => {
-                output::note(format!("{error}\naifb: shown as if the plugin were missing"));
+                output::note(format!("{error}\naifb: showing the submission without the plugin"));
                 Ok(false)
             }
             known => known,

@@ -80,7 +80,8 @@ impl Engines {
             .name("engine-metrics".into())
             .spawn(move || look_when_asked(&at, &asked, &of_thread));
         if let Err(error) = started {
-            tracing::error!(service, replica, %error, "no thread for its own metrics");
+            tracing::error!(service, replica, %error, "cannot start the thread for its own \
+             metrics");
             return;
         }
         let (service, replica) = (service.to_owned(), replica.to_string());

@@ -103,10 +103,10 @@ impl<'a> Attempt<'a> {
             if let Port::Fixed(port) = port
                 && port::is_taken(address, port)
             {
-                let reason = format!("port {port} is taken on node {}", replica.host.context.node);
+                let reason = format!("port {port} is in use on node {}", replica.host.context.node);
                 return Err(replica
                     .failure(Owner::Service, reason)
-                    .with_hint("use port: auto, or end what listens there"));
+                    .with_hint("use port: auto, or stop the program that listens there"));
             }
         }
         let mut free = port::free(address, 1 + further.len())
@@ -219,7 +219,7 @@ impl<'a> Attempt<'a> {
         health::wait(&replica.service, &mut prober, root, &logs).await.map_err(|reason| {
             replica
                 .failure(Owner::Service, reason)
-                .with_hint("a longer time is health: {deadline: …}; see its log")
+                .with_hint("see its log; health: {deadline: …} sets a longer limit")
         })?;
         if replica.service.command.is_empty() {
             for words in preset(replica.service.kind).after {

@@ -134,7 +134,7 @@ impl Commands<'_> {
     /// A program by its path, or on PATH and beside the service's own program.
     fn find(&self, name: &str, env: &BTreeMap<String, String>) -> Result<PathBuf, Failure> {
         let missing = |what: String| {
-            self.wrong(what).with_hint(format!("it must be there on node {}", self.context.node))
+            self.wrong(what).with_hint(format!("it must exist on node {}", self.context.node))
         };
         if name.contains('/') {
             let path = self.path(name);

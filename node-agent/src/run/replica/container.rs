@@ -62,7 +62,11 @@ impl Container {
             if let Err(error) = fs::metadata(&path).and_then(|_| fs::File::open(&path)) {
                 let reason = format!("image '{}': {error}", path.display());
                 return Err(Failure::new(Owner::Recipe, service.name.as_str(), reason).with_hint(
-                    format!("it must be there on node {}; a relative path starts at the folder of the submission", context.node),
+                    format!(
+                        "it must exist on node {}; relative paths start in the folder of the \
+                         submission",
+                        context.node
+                    ),
                 ));
             }
             path
@@ -197,7 +201,8 @@ async fn pull(
     let failed = |cause: String| {
         let reason = format!("fetching image '{reference}': {cause}");
         Failure::new(Owner::Service, service.name.as_str(), reason).with_hint(
-            "fetch it where there is internet (apptainer pull x.sif …) and give image: x.sif",
+            "fetch it on a machine with internet access (apptainer pull x.sif …) and set image: \
+             x.sif",
         )
     };
     let folder = cache(context).join("images");

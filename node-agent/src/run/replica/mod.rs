@@ -255,7 +255,7 @@ impl Replica {
         if let Some(shortage) = memory.shortage() {
             return self
                 .failure(Owner::Service, shortage)
-                .with_hint("ask for more by --mem, or make the service need less");
+                .with_hint("request more with --mem, or reduce the memory of the service");
         }
         match said {
             Report::Ended { code: Some(code), leftover, .. } => {
@@ -264,11 +264,11 @@ impl Replica {
                 let fixed = self.service.fixed_port().filter(|_| port::says_taken(tail));
                 match (fixed, leftover) {
                     (Some(port), _) => failure
-                        .with_hint(format!("its port {port} seems to be taken; use port: auto")),
+                        .with_hint(format!("its port {port} seems to be in use; use port: auto")),
                     (None, 0) => failure,
                     (None, count) => failure.with_hint(format!(
-                        "it left {count} processes in the background, which were ended; a service \
-                         must stay in the foreground"
+                        "its background processes ({count}) were ended; a service must stay in \
+                         the foreground"
                     )),
                 }
             }
@@ -318,6 +318,6 @@ async fn shut_down(mut supervisor: Supervisor, grace: Duration) {
         }
     };
     if tokio::time::timeout(KILL_PATIENCE, ended).await.is_err() {
-        tracing::error!("a killed service has not vanished; its processes hang in the kernel");
+        tracing::error!("a killed service still has processes; they hang in the kernel");
     }
 }

@@ -78,7 +78,7 @@ async fn make_folders(
         Ok(Err(error)) => Err(replica.failure(Owner::Node, format!("making folders: {error}"))),
         Err(_) => Err(replica.failure(
             Owner::Node,
-            format!("making '{}': the file system does not answer", folders.own.display()),
+            format!("making '{}': the file system does not respond", folders.own.display()),
         )),
     }
 }

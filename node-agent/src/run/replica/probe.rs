@@ -68,13 +68,13 @@ impl Prober {
             Self::Tcp(address) => match timeout(PATIENCE, TcpStream::connect(*address)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(format!("connecting to {address}: {error}")),
-                Err(_) => Err(format!("connecting to {address}: no answer")),
+                Err(_) => Err(format!("connecting to {address}: no response")),
             },
             Self::Exec { agent, what } => {
                 let asked = format!("health.exec '{}'", what.program.display());
                 match timeout(COMMAND_PATIENCE, run(agent, what)).await {
                     Ok(answer) => answer.map_err(|cause| format!("{asked}: {cause}")),
-                    Err(_) => Err(format!("{asked}: no end within {COMMAND_PATIENCE:?}")),
+                    Err(_) => Err(format!("{asked}: not finished within {COMMAND_PATIENCE:?}")),
                 }
             }
             Self::Log { files, text, seen } => {
