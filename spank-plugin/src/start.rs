@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use aifb_schema::launch_status::{Answer, End, Variable};
 use aifb_schema::names::{env, exit, option};
 
 use crate::config::Config;
 use crate::hooks;
 use crate::message::{Message, duration, print};
 use crate::options;
-use crate::status::{Answer, End, Variable};
 use crate::submit::{self, assignment};
 use crate::sys::process::{self, DefaultActions, Program};
 use crate::sys::spank::Spank;
@@ -303,7 +303,7 @@ fn is_jobid(word: &OsStr) -> bool {
     word == "--jobid" || word.as_bytes().starts_with(b"--jobid=")
 }
 
-/// What srun with `--jobid` is told.
+/// The error for srun with `--jobid`.
 pub(crate) fn foreign_job() -> Message {
     Message::new("using --aifb-recipe: srun --jobid enters a job that runs already")
         .hint("inside that job type: aifb up RECIPE")

@@ -1,4 +1,4 @@
-//! Reading one run folder. Every file may be missing or half there: the run may have just begun,
+//! Reading one run folder. Every file may be missing or half there: the run may have just started,
 //! or ended in the middle.
 
 use std::path::Path;

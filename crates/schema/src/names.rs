@@ -143,8 +143,6 @@ pub mod exit {
     pub const INCOMPLETE: i32 = 5;
     /// A verdict says not to believe the result (only with `--strict`).
     pub const UNBELIEVABLE: i32 = 6;
-    /// `compare` found a regression.
-    pub const REGRESSION: i32 = 7;
     /// Interrupted by SIGINT.
     pub const INTERRUPTED: i32 = 130;
     /// Ended by SIGTERM.

@@ -79,7 +79,7 @@ pub(super) fn members<'a>(
     text
 }
 
-/// Model of a request where nobody names one: servers of a single model take any.
+/// Model of a request if none is named: servers with a single model accept any.
 const UNNAMED: &str = "default";
 
 /// Longest wait for the list of models.

@@ -218,7 +218,7 @@ impl Server<'_> {
     }
 }
 
-/// A line for whoever waits for the start.
+/// Prints progress before the start.
 pub(super) fn say(line: &str) {
     // A closed standard error is no reason not to start.
     let _ignored = writeln!(std::io::stderr(), "aifb-loadgen: {line}");

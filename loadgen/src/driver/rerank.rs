@@ -35,7 +35,7 @@ pub(crate) struct Rerank {
 #[derive(Debug, Clone, Copy)]
 struct Expected {
     documents: usize,
-    /// Fewer than there are documents, where only the best were asked for.
+    /// Fewer than there are documents if only the best were requested.
     results: usize,
 }
 

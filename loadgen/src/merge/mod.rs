@@ -168,7 +168,7 @@ fn stopped_because(job: &Job, parts: &[Part]) -> Option<StoppedBecause> {
     }
 }
 
-/// The plan. What is asked is the same for all workers.
+/// The plan. The requests are the same for all workers.
 fn plan_record(job: &Job, parts: &[Part]) -> PlanRecord {
     let records = || parts.iter().map(|part| &part.record.workload);
     let first = records().find(|record| !record.hash.is_empty()).cloned().unwrap_or_default();

@@ -2,10 +2,10 @@
 //! trace, where one is replayed).
 //!
 //! An open load has one schedule for all workers: arrival i of a phase belongs to worker
-//! i mod size. So the union is exactly the process that was asked for, the counts differ by at
-//! most one (remainders go to low ranks), and the schedule does not depend on how many workers
-//! share it. A closed load has no send times; its plan is the number of slots, when they begin and
-//! when they stop.
+//! i mod size. So the union is exactly the requested process, the counts differ by at most one
+//! (remainders go to low ranks), and the schedule does not depend on how many workers share it. A
+//! closed load has no send times; its plan is the number of slots, when they begin and when they
+//! stop.
 
 mod ask;
 mod schedule;
@@ -14,7 +14,10 @@ mod trace;
 
 use std::sync::Arc;
 
-use aifb_schema::recipe::{Arrival, Load, Measure};
+use aifb_schema::{
+    recipe::{Arrival, Load, Measure},
+    snapshot::hex,
+};
 use sha2::{Digest, Sha256};
 
 pub(crate) use ask::Ask;
@@ -315,16 +318,6 @@ fn hash(sends: &Sends, measure_start: u64, measure_end: Option<u64>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "at most 1e8 arrivals")]
 fn float(count: usize) -> f64 {
     count as f64
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ignored = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

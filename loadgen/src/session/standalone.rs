@@ -177,7 +177,7 @@ enum Ended {
     Measured(Option<i32>),
 }
 
-/// Runs the worker; alone it starts at once, else when all have come.
+/// Runs the worker; a single one starts at once, others when all have joined.
 async fn measure(job: &Job, join: Option<&Join>, line: &mut ProgressLine) -> Result<Ended, Fatal> {
     let handler = |kind| {
         signal(kind).map_err(|error| Fatal::loadgen(format!("waiting for signals: {error}")))
@@ -216,7 +216,7 @@ async fn measure(job: &Job, join: Option<&Join>, line: &mut ProgressLine) -> Res
     loop {
         let mut end = |code, word: &str| {
             ended = Some(code);
-            // The worker has ended if nobody listens.
+            // If the receiver is gone, the worker has ended.
             let _ignored = worker.stop.send(Some(Stop::Now(format!("{INTERRUPTED} {word}"))));
         };
         tokio::select! {

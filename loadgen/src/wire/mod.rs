@@ -106,7 +106,7 @@ impl Wire {
     /// it is one alone.
     ///
     /// # Errors
-    /// If there is none, a URL leads nowhere, or the engine cannot do what is asked.
+    /// If there is none, a URL leads nowhere, or the engine does not support the request.
     pub(crate) async fn new(plan: &LoadPlan, version: Option<HttpVersion>) -> Result<Self, Fatal> {
         let load = &plan.load;
         let (engine, version) = Kind::of(load, version)?;
@@ -220,7 +220,7 @@ pub(crate) struct Connection {
     /// Which endpoint it leads to.
     pub(crate) target: usize,
     engine: Engine,
-    /// What opening it took, until a request has told of it.
+    /// Time to open it, until a request has recorded it.
     opened: Option<Opened>,
 }
 

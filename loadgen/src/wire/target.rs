@@ -179,7 +179,7 @@ impl Target {
         Ok(Self::plain(Place::Unix(PathBuf::from(path)), base.trim_end_matches('/')))
     }
 
-    /// A target of which only place and path are known.
+    /// A target with only place and path known.
     pub(super) fn plain(place: Place, base: &str) -> Self {
         let mut target = Self {
             place,

@@ -21,7 +21,7 @@ const PEM_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How a load speaks TLS.
 ///
 /// # Errors
-/// If a file cannot be read or does not hold what it should, or nobody would be trusted.
+/// If a file cannot be read or has invalid contents, or no authority would be trusted.
 pub(super) fn config(tls: &Tls, version: HttpVersion) -> Result<Arc<ClientConfig>, Fatal> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

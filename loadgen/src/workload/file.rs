@@ -5,7 +5,7 @@
 //! | sharegpt | JSON: `[{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}]` |
 //! | jsonl | one object a line: `{"prompt" or "text": "…"}` or `{"messages": [{"role", "content"}]}`, and `"output_tokens": 100` if known |
 //!
-//! An entry that cannot be asked (no request in it) or whose prompt has not the length that is
+//! An entry that cannot be used (no request in it) or whose prompt has not the length that is
 //! wanted is left out and counted.
 
 use std::{
@@ -13,7 +13,10 @@ use std::{
     io::{BufRead, BufReader, Read},
 };
 
-use aifb_schema::recipe::{Dataset, DatasetKind, LENGTH_MAX};
+use aifb_schema::{
+    recipe::{Dataset, DatasetKind, LENGTH_MAX},
+    snapshot::hex,
+};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{
@@ -23,7 +26,7 @@ use serde::{
 use sha2::{Digest, Sha256};
 
 use super::{Role, tokens::Tokens};
-use crate::{error::Fatal, plan::hex};
+use crate::error::Fatal;
 
 /// Largest file: ShareGPT has 700 MB.
 const FILE_BYTES_MAX: u64 = 4 << 30;
@@ -410,7 +413,7 @@ mod tests {
             (
                 DatasetKind::Jsonl,
                 "{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}",
-                "'tool' is no role",
+                "unknown role 'tool'",
             ),
             (DatasetKind::Jsonl, "{\"prompt\": \" \"}", "none of its 1 entries"),
         ] {

@@ -9,10 +9,10 @@ use std::{
 
 use aifb_schema::{
     names::file,
-    run::{Event, Failure, Owner, RunRecord},
+    run::{Failure, Owner, RunRecord},
 };
 
-use crate::clock;
+use crate::event;
 
 /// A run folder of ours.
 #[derive(Debug)]
@@ -107,16 +107,7 @@ impl RunFolder {
         subject: &str,
         message: &str,
     ) -> io::Result<()> {
-        let event = Event {
-            epoch_ns: clock::epoch_ns(),
-            mono_ns: clock::mono_ns(),
-            node: node.to_owned(),
-            kind: kind.to_owned(),
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-            fields: std::collections::BTreeMap::new(),
-        };
-        let mut line = serde_json::to_vec(&event)?;
+        let mut line = serde_json::to_vec(&event::now(node, kind, subject, message))?;
         line.push(b'\n');
         let path = self.path.join(file::EVENTS);
         OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)
@@ -155,6 +146,6 @@ mod tests {
         assert_eq!(mode(folder.path()), 0o700);
         assert_eq!(mode(&folder.path().join(file::TOKEN)), 0o600);
         let failure = RunFolder::create(root.path(), "c-1", &content).unwrap_err();
-        assert!(failure.reason.contains("already running"), "{}", failure.reason);
+        assert!(failure.reason.contains("already has a run"), "{}", failure.reason);
     }
 }

@@ -82,7 +82,7 @@ enum Io {
 }
 
 impl Group {
-    /// The job's cgroup, of which CPU time and memory are shown.
+    /// The job's cgroup, whose CPU time and memory are shown.
     pub(super) fn of_job(place: &Place) -> Self {
         let folders = Folders { place, step: None };
         let (cpu, memory) = (Cpu::open(&folders), Memory::open(&folders));
@@ -176,7 +176,13 @@ impl Cpu {
             stat: kept(&at, "cpuacct.stat"),
             split: Split::default(),
         });
-        v1.or_else(|| folders.v2("cpu.stat").map(|at| Self::V2 { stat: kept(&at, "cpu.stat") }))
+        v1.or_else(|| {
+            let at = folders.v2("cpu.stat")?;
+            // As in version 1 and in Slurm's accounting, slurmstepd is no part of its step.
+            let tasks = at.join("user");
+            let apart = folders.step.is_some() && tasks.is_dir();
+            Some(Self::V2 { stat: kept(if apart { &tasks } else { &at }, "cpu.stat") })
+        })
     }
 }
 
@@ -274,7 +280,7 @@ fn read_io(io: &mut Io, buffer: &mut Buffer, values: &mut Values) {
     }
 }
 
-/// A resource without values stays absent: a kernel may account pressure only when told to.
+/// A resource without values stays absent: a kernel may account pressure only when configured to.
 fn read_pressure(
     kept: &mut KernelFile,
     buffer: &mut Buffer,

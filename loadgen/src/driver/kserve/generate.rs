@@ -85,7 +85,7 @@ impl Protocol for Generate {
     }
 }
 
-/// Type of an input that the recipe describes, if it need not be asked for.
+/// Type of an input that the recipe describes, if the metadata is not needed.
 fn datatype(input: &KserveInput) -> Option<Datatype> {
     let of_value = |value: &Value| match value {
         Value::Bool(_) => Some(Datatype::Bool),

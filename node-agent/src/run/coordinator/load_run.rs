@@ -167,7 +167,7 @@ impl LoadRun {
         }
     }
 
-    /// Whether one of its workers is in the measured part, as far as they have told.
+    /// Whether one of its workers has reported that it is in the measured part.
     pub(super) fn measures(&self) -> bool {
         let inside = |worker: &Worker| {
             worker.state == WorkerState::Ready && worker.progress.phase == "measure"
