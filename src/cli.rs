@@ -62,6 +62,8 @@ pub(crate) enum Command {
     /// Example recipes, JSON Schema and reference of all keys
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    /// List the protocols that a load can use
+    Drivers(DriversArgs),
     /// Check whether benchmarks can run here
     Doctor(DoctorArgs),
     /// Print the environment variables for the clients of a run
@@ -136,6 +138,19 @@ Examples:
     Schema,
     /// Print the reference of all recipe keys (Markdown)
     Reference,
+}
+
+/// `aifb drivers`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  aifb drivers                what each speaks, and which sections of a load it takes
+  aifb drivers --json         also its port, operations, keys and presets
+A load names one: driver: openai-chat. docs/reference/drivers.md says what each sends and measures.")]
+pub(crate) struct DriversArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `aifb doctor`.

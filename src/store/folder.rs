@@ -91,7 +91,7 @@ impl RunFolder {
         let text = read::text(&path, limit::RECIPE_BYTES).map_err(|error| {
             CommandError::incomplete(format!("reading '{}'", path.display()), error)
         })?;
-        recipe::parse(&text, &self.record()?.sets)
+        recipe::parse_kept(&text, &self.record()?.sets)
             .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
     }
 

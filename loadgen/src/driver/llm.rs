@@ -51,7 +51,7 @@ impl Asked {
 
 /// Texts of each request.
 pub(super) fn batch(load: &Load) -> u32 {
-    load.batch.unwrap_or_else(|| load.driver.default_batch())
+    load.llm().batch.unwrap_or_else(|| load.driver.default_batch())
 }
 
 /// A text as JSON.

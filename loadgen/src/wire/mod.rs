@@ -78,7 +78,7 @@ impl Kind {
     /// The engine for a load, and its version of HTTP.
     fn of(load: &Load, only: Option<HttpVersion>) -> Result<(Self, HttpVersion), Fatal> {
         let wrong = |what: String| Fatal::usage(format!("load '{}': {what}", load.name));
-        let version = match (only, load.http_version) {
+        let version = match (only, load.connection().http_version) {
             (Some(only), Some(asked)) if only != asked => {
                 return Err(wrong(format!(
                     "driver {} supports HTTP/{} only",
@@ -88,7 +88,7 @@ impl Kind {
             }
             (only, asked) => only.or(asked).unwrap_or(HttpVersion::Http1),
         };
-        let kind = match (version, load.engine) {
+        let kind = match (version, load.connection().engine) {
             (HttpVersion::Http1, Word::Hyper) => Self::Hyper1,
             (HttpVersion::Http1, Word::Auto | Word::Raw) => Self::Raw1,
             (HttpVersion::Http2, Word::Auto | Word::Hyper) => Self::Hyper2,

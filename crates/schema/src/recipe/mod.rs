@@ -7,12 +7,14 @@ mod arrival;
 mod check;
 mod dataset;
 mod document;
+mod drivers;
 mod explain;
 mod kserve;
 mod level;
 mod load_types;
 mod log_types;
 mod model_types;
+pub mod moved;
 mod placement_types;
 mod points;
 mod preset;
@@ -25,12 +27,13 @@ mod wire_types;
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use apply::apply_set;
+pub use apply::{apply_option, apply_set, set_path};
 pub use arrival::*;
-pub use check::{check_model, check_workload};
 pub use dataset::*;
+pub use drivers::*;
 pub use kserve::*;
 pub use load_types::*;
 pub use log_types::*;
@@ -106,32 +109,72 @@ impl fmt::Display for Diagnostic {
 /// # Errors
 /// All complaints that one pass can find, in the order of the file.
 pub fn parse(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
+    read(text, sets, |document| match moved::complaints(document) {
+        found if found.is_empty() => Ok(()),
+        found => Err(found),
+    })
+}
+
+/// Reads the recipe that a run folder keeps, which may be of an earlier version: keys that have moved
+/// since, in the recipe and in its overrides, are read where they stood.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_kept(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
+    let sets: Vec<String> = sets.iter().map(|set| moved::rewrite_set(set)).collect();
+    read(text, &sets, |document| {
+        moved::rewrite(&mut document.value);
+        Ok(())
+    })
+}
+
+/// What happens to keys that stand at an old place.
+type Old = fn(&mut Document) -> Result<(), Vec<Diagnostic>>;
+
+fn read(text: &str, sets: &[String], old: Old) -> Result<Recipe, Vec<Diagnostic>> {
     let mut document = Document::parse(text).map_err(|error| vec![error])?;
     check_version(&document).map_err(|error| vec![error])?;
+    old(&mut document)?;
     for set in sets {
         apply_set(&mut document.value, set).map_err(|mut error| {
             error.set = Some(set.clone());
             vec![error]
         })?;
     }
-    let recipe = from_document(&document).map_err(|mut error| {
+    typed(&mut document, old).map_err(|mut complaints| {
         // The file alone was fine: then the overrides are to blame.
-        if let Some(last) = sets.last().filter(|_| parse(text, &[]).is_ok()) {
-            error.set = Some(if sets.len() == 1 { last.clone() } else { sets.join(" ") });
+        if !sets.is_empty() && read(text, &[], old).is_ok() {
+            for complaint in &mut complaints {
+                complaint.set = Some(sets.join(" "));
+            }
         }
-        vec![error]
-    })?;
-    let mut complaints = check::check(&recipe, &document);
-    if complaints.is_empty() {
-        return Ok(recipe);
+        complaints.sort_by_key(|complaint| complaint.place);
+        complaints
+    })
+}
+
+fn typed(document: &mut Document, old: Old) -> Result<Recipe, Vec<Diagnostic>> {
+    // An override may have put a whole load there.
+    old(document)?;
+    let recipe: Recipe = from_document(document).map_err(|error| vec![error])?;
+    match check::check(&recipe, document) {
+        found if found.is_empty() => Ok(recipe),
+        found => Err(found),
     }
-    if !sets.is_empty() && parse(text, &[]).is_ok() {
-        for complaint in &mut complaints {
-            complaint.set = Some(sets.join(" "));
-        }
+}
+
+/// A load that comes from no recipe, read and checked as one of a recipe. The complaints' places mean
+/// nothing.
+///
+/// # Errors
+/// The complaints.
+pub fn load(value: Value) -> Result<Load, Vec<Diagnostic>> {
+    let document = Document::without_places(value);
+    let load: Load = from_document(&document).map_err(|error| vec![error])?;
+    match check::check_load(&load, &document) {
+        found if found.is_empty() => Ok(load),
+        found => Err(found),
     }
-    complaints.sort_by_key(|complaint| complaint.place);
-    Err(complaints)
 }
 
 /// The JSON Schema of a recipe, generated from the types.
@@ -167,7 +210,7 @@ fn check_version(document: &Document) -> Result<(), Diagnostic> {
     }
 }
 
-fn from_document(document: &Document) -> Result<Recipe, Diagnostic> {
+fn from_document<T: DeserializeOwned>(document: &Document) -> Result<T, Diagnostic> {
     serde_path_to_error::deserialize(&document.value).map_err(|error| explain(document, &error))
 }
 

@@ -73,7 +73,7 @@ impl Protocol for Grpc {
         } else {
             Metadata::default()
         };
-        let stream = match load.stream {
+        let stream = match load.llm().stream {
             Some(stream) => stream,
             None => is_decoupled(wire, &asked).await?,
         };
@@ -202,7 +202,7 @@ async fn is_decoupled(wire: &Wire, asked: &ModelName) -> Result<bool, Fatal> {
             "requesting the configuration of model '{}': {}",
             asked.name, fault.message
         ))
-        .hint("with stream: false or stream: true the configuration is not needed")),
+        .hint("with llm: {stream: false} or {stream: true} the configuration is not needed")),
     }
 }
 

@@ -218,7 +218,7 @@ impl LoadRun {
     pub(super) fn model_deadline(&self) -> Duration {
         let load = &self.allotted.load;
         if load.driver.is_ollama() {
-            load.ollama.clone().unwrap_or_default().deadline.get()
+            load.llm().ollama.clone().unwrap_or_default().deadline.get()
         } else {
             Duration::ZERO
         }
