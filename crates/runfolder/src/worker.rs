@@ -16,12 +16,13 @@ pub fn result(folder: &Path) -> PathBuf {
     folder.join(file::RESULT)
 }
 
-/// `result.json`.
+/// `result.json`; what earlier programs wrote elsewhere in it is in its present place.
 ///
 /// # Errors
 /// It cannot be read or is no result (`InvalidData`).
 pub fn read_result(folder: &Path) -> io::Result<LoadResult> {
-    read::json(&result(folder), RECORD_BYTES_MAX)
+    let result: LoadResult = read::json(&result(folder), RECORD_BYTES_MAX)?;
+    Ok(result.with_former_operations())
 }
 
 /// The seconds of all workers together.

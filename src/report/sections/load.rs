@@ -1,8 +1,10 @@
 //! One load at one point in one repeat.
 
+use std::collections::BTreeMap;
+
 use aifb_schema::{
     figure::{Better, Figure, Unit, Value},
-    result::{Comparable, Compatible, Counts, Distribution, LoadResult, Metrics},
+    result::{Comparable, Compatible, Counts, Distribution, LoadResult, Metrics, OperationResult},
 };
 
 use crate::{
@@ -32,7 +34,8 @@ pub(super) fn section(result: &LoadResult) -> Section {
     if result.source != "rows" {
         tables.push(Table::words("percentiles", format!("from {}", result.source)));
     }
-    tables.extend(times(metrics));
+    tables.extend(times(result));
+    tables.extend(operations(&result.operations));
     tables.extend(result.comparable.as_deref().and_then(others_times));
     Section { title: title(result), tables }
 }
@@ -221,7 +224,8 @@ fn verdicts(result: &LoadResult) -> Option<Table> {
 }
 
 /// One row for each distribution that was measured.
-fn times(metrics: &Metrics) -> Option<Table> {
+fn times(result: &LoadResult) -> Option<Table> {
+    let metrics = &result.metrics;
     let names = ["p50", "p90", "p95", "p99", "mean", "stddev", "min", "max"];
     let mut columns = vec![Column::text("")];
     columns.extend(names.map(|name| Column::new(name, Unit::Seconds, Better::Lower)));
@@ -231,21 +235,61 @@ fn times(metrics: &Metrics) -> Option<Table> {
         let Some(one) = figure.distribution().filter(|_| !repeated(metrics, &figure)) else {
             continue;
         };
-        let mut row = vec![Cell::text(figure.label)];
-        row.extend([one.p50, one.p90, one.p95, one.p99, one.mean].map(Cell::Seconds));
-        row.push(Cell::of(one.stddev, Cell::Seconds));
-        row.extend([one.min, one.max].map(Cell::Seconds));
-        row.push(Cell::Count(one.count));
-        table.rows.push(row);
+        table.rows.push(distribution(figure.label, one));
+    }
+    // A single operation is what the full response shows already.
+    for (name, one) in result.operations.iter().filter(|_| result.operations.len() > 1) {
+        table.rows.extend(one.total_seconds.as_ref().map(|total| distribution(name, total)));
+        let failed = one.failed_total_seconds.as_ref();
+        let row = failed.map(|total| distribution(&format!("{name}, failed"), total));
+        table.rows.extend(row);
     }
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// Whether another row of the table says the same: first output and first token where no token is
-/// reasoning, a single operation and the full response.
-fn repeated(metrics: &Metrics, figure: &Figure<'_>) -> bool {
-    match figure.name {
-        "ttfo_seconds" => metrics.ttfo_seconds == metrics.ttft_seconds,
-        name => metrics.operations.len() == 1 && metrics.operations.contains_key(name),
+fn distribution(name: &str, one: &Distribution) -> Vec<Cell> {
+    let mut row = vec![Cell::text(name)];
+    row.extend([one.p50, one.p90, one.p95, one.p99, one.mean].map(Cell::Seconds));
+    row.push(Cell::of(one.stddev, Cell::Seconds));
+    row.extend([one.min, one.max].map(Cell::Seconds));
+    row.push(Cell::Count(one.count));
+    row
+}
+
+/// What each operation did, where there are several or one that does several things; nothing for
+/// results of programs that did not count by operation.
+fn operations(operations: &BTreeMap<String, OperationResult>) -> Option<Table> {
+    let single = operations.len() < 2
+        && operations.values().all(|one| one.items.is_none() && one.recall.is_none());
+    let columns = vec![
+        Column::text("operation"),
+        Column::count("sent"),
+        Column::count("ok"),
+        Column::new("failed", Unit::Count, Better::Lower),
+        Column::new("requests", Unit::PerSecond, Better::Higher),
+        Column::new("items", Unit::PerSecond, Better::Higher),
+        Column::new("payload", Unit::Bytes, Better::Neither),
+        Column::new("recall (mean)", Unit::Share, Better::Higher),
+    ];
+    let mut table = Table::grid("", columns);
+    for (name, one) in operations.iter().filter(|_| !single) {
+        let Some(counts) = one.counts else { continue };
+        table.rows.push(vec![
+            Cell::text(name),
+            Cell::Count(counts.sent),
+            Cell::Count(counts.ok),
+            Cell::Count(counts.failed),
+            Cell::of(one.requests_per_second, Cell::Rate),
+            Cell::of(one.items_per_second, Cell::Rate),
+            Cell::of(one.payload_bytes, Cell::Bytes),
+            Cell::of(one.recall.map(|recall| recall.mean), Cell::Share),
+        ]);
     }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Whether another row of the table says the same: first output and first token, where no token is
+/// reasoning.
+fn repeated(metrics: &Metrics, figure: &Figure<'_>) -> bool {
+    figure.name == "ttfo_seconds" && metrics.ttfo_seconds == metrics.ttft_seconds
 }
