@@ -15,6 +15,7 @@ mod keep;
 mod launch;
 mod logging;
 mod prepare;
+mod presets;
 mod problem;
 mod run;
 pub mod sample;
@@ -44,6 +45,8 @@ enum Command {
     Run(run::Arguments),
     /// Sample this node to a file, without Slurm or service; --listen also serves /metrics.
     Sample(alone::Arguments),
+    /// List the kinds of services that recipes can name here, as JSON; `aifb services` shows them.
+    Presets,
     /// Send the logs of a folder, or of a run, to Loki.
     Ship(ship::Arguments),
     /// Run a program and end all processes that it leaves behind; started by `run`.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     }
     let code = match arguments.command {
         Some(Command::Prepare(arguments)) => prepare::main(&arguments),
+        Some(Command::Presets) => presets::main(),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
         Some(Command::Sample(arguments)) => alone::main(&arguments),

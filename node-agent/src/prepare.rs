@@ -13,7 +13,10 @@ use aifb_schema::{
     snapshot::{Snapshot, Wait, sha256_hex},
 };
 
-use crate::problem::{PROGRAM, complain, print};
+use crate::{
+    presets,
+    problem::{PROGRAM, complain, print},
+};
 
 /// Arguments of `prepare`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,9 @@ pub(crate) struct Arguments {
     /// What the job script waits for.
     #[arg(long, default_value = "healthy", value_parser = ["healthy", "none"])]
     wait: String,
+    /// Print the resolved recipe, too: a second line of JSON.
+    #[arg(long)]
+    resolved: bool,
 }
 
 /// Why a file cannot be a recipe.
@@ -71,9 +77,9 @@ impl ReadError {
 
 /// Runs the command; its exit code.
 pub(crate) fn main(arguments: &Arguments) -> i32 {
-    match snapshot(arguments) {
-        Ok(line) => {
-            print(&line);
+    match prepare(arguments) {
+        Ok(lines) => {
+            print(&lines);
             exit::OK
         }
         Err(messages) => {
@@ -83,13 +89,15 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
     }
 }
 
-/// The snapshot's line, or all that is wrong.
-fn snapshot(arguments: &Arguments) -> Result<String, String> {
+/// The snapshot's line, and that of the resolved recipe where it is asked for; or all that is wrong.
+fn prepare(arguments: &Arguments) -> Result<String, String> {
     let shown = arguments.recipe.to_string_lossy().escape_debug().to_string();
     let text = read(&arguments.recipe).map_err(|error| {
         format!("{PROGRAM}: reading recipe '{shown}': {error}\n  hint: {}", error.hint())
     })?;
-    recipe::parse(&text, &arguments.set).map_err(|diagnostics| {
+    let folder = std::env::var_os(env::PRESETS).map(PathBuf::from);
+    let presets = presets::known(folder.as_deref())?;
+    let resolved = recipe::resolve(&text, &arguments.set, &presets).map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(|found| found.render(&shown)).collect();
         lines.join("\n")
     })?;
@@ -106,9 +114,16 @@ fn snapshot(arguments: &Arguments) -> Result<String, String> {
         runs,
         wait: if arguments.wait == "none" { Wait::None } else { Wait::Healthy },
     };
-    snapshot.encode().map_err(|error| {
+    let packing = |error: String| {
         format!("{PROGRAM}: packing recipe '{shown}': {error}\n  hint: shorten it; comments count")
-    })
+    };
+    let mut lines = snapshot.encode().map_err(|error| packing(error.to_string()))?;
+    if arguments.resolved {
+        let json = serde_json::to_string(&resolved).map_err(|error| packing(error.to_string()))?;
+        lines.push('\n');
+        lines.push_str(&json);
+    }
+    Ok(lines)
 }
 
 /// Reads a recipe without ever waiting for a pipe or device.

@@ -2,13 +2,13 @@
 //! or ended in the middle.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use aifb_schema::{
     names::{PROTOCOL, file},
-    recipe::{self, Recipe},
+    recipe::{self, Presets, Recipe, Resolved},
     result::LoadResult,
     run::{AgentRecord, Endpoint, Event, RunRecord, repeat_folder},
 };
@@ -76,17 +76,34 @@ impl RunFolder {
         Ok(record)
     }
 
-    /// The recipe as submitted, overrides applied.
+    /// The recipe that is run, without what its points are made from.
+    ///
+    /// # Errors
+    /// As [`Self::resolved`].
+    pub(crate) fn recipe(&self) -> Result<Recipe> {
+        self.resolved().map(Resolved::into_recipe)
+    }
+
+    /// The recipe that is run, as the launcher wrote it. Folders of the first versions have the
+    /// submitted recipe only, which is resolved again.
     ///
     /// # Errors
     /// If it is gone or not readable by this version.
-    pub(crate) fn recipe(&self) -> Result<Recipe> {
-        let path = self.path.join(file::RECIPE);
-        let text = fs::read_to_string(&path).map_err(|error| {
-            CommandError::incomplete(format!("reading '{}'", path.display()), error)
-        })?;
-        recipe::parse(&text, &self.record()?.sets)
-            .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
+    pub(crate) fn resolved(&self) -> Result<Resolved> {
+        let path = self.path.join(file::RESOLVED);
+        let failed = |path: &Path, error: &dyn std::fmt::Display| {
+            CommandError::incomplete(format!("reading '{}'", path.display()), error.to_string())
+        };
+        match fs::read(&path) {
+            Ok(json) => Resolved::from_json(&json).map_err(|error| failed(&path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = self.path.join(file::RECIPE);
+                let text = fs::read_to_string(&path).map_err(|error| failed(&path, &error))?;
+                recipe::resolve(&text, &self.record()?.sets, Presets::built_in())
+                    .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
+            }
+            Err(error) => Err(failed(&path, &error)),
+        }
     }
 
     /// The agents that have reported, the coordinator first, then by name.

@@ -1,6 +1,7 @@
 //! Recipe, version 1: what to run, what load to put on it, what to keep.
 //!
-//! [`parse`] is the only way in: strict, and each complaint has line, column, cause and hint.
+//! [`resolve`] is the only way in: strict, and each complaint has line, column, cause and hint. What
+//! it gives is written into the run folder, so that nobody else has to read YAML.
 
 mod apply;
 mod arrival;
@@ -8,6 +9,7 @@ mod check;
 mod dataset;
 mod document;
 mod explain;
+mod kind;
 mod kserve;
 mod load_types;
 mod log_types;
@@ -15,7 +17,9 @@ mod model_types;
 mod points;
 mod preset;
 mod receiver_types;
+mod resolve;
 mod search;
+mod service;
 mod stop;
 mod types;
 mod wire_types;
@@ -28,20 +32,22 @@ pub use apply::apply_set;
 pub use arrival::*;
 pub use check::{check_model, check_workload};
 pub use dataset::*;
+pub use kind::ServiceKind;
 pub use kserve::*;
 pub use load_types::*;
 pub use log_types::*;
 pub use model_types::*;
 pub use points::{POINTS_MAX, Point};
-pub use preset::{Preset, Probe, preset};
+pub use preset::{Known, Origin, Preset, Presets};
 pub use receiver_types::*;
+pub use resolve::{Resolved, ResolvedError, resolve};
 pub use search::*;
+pub use service::Probe;
 pub use stop::*;
 pub use types::*;
 pub use wire_types::*;
 
 use document::{Document, shown};
-use explain::explain;
 
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,37 +102,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Reads and checks a recipe, with `PATH=VALUE` overrides applied in their order.
+/// The recipe that is run, with the presets that are built in; [`resolve`] keeps more.
 ///
 /// # Errors
-/// All complaints that one pass can find, in the order of the file.
+/// As [`resolve`].
 pub fn parse(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
-    let mut document = Document::parse(text).map_err(|error| vec![error])?;
-    check_version(&document).map_err(|error| vec![error])?;
-    for set in sets {
-        apply_set(&mut document.value, set).map_err(|mut error| {
-            error.set = Some(set.clone());
-            vec![error]
-        })?;
-    }
-    let recipe = from_document(&document).map_err(|mut error| {
-        // The file alone was fine: then the overrides are to blame.
-        if let Some(last) = sets.last().filter(|_| parse(text, &[]).is_ok()) {
-            error.set = Some(if sets.len() == 1 { last.clone() } else { sets.join(" ") });
-        }
-        vec![error]
-    })?;
-    let mut complaints = check::check(&recipe, &document);
-    if complaints.is_empty() {
-        return Ok(recipe);
-    }
-    if !sets.is_empty() && parse(text, &[]).is_ok() {
-        for complaint in &mut complaints {
-            complaint.set = Some(sets.join(" "));
-        }
-    }
-    complaints.sort_by_key(|complaint| complaint.place);
-    Err(complaints)
+    resolve(text, sets, Presets::built_in()).map(Resolved::into_recipe)
 }
 
 /// The JSON Schema of a recipe, generated from the types.
@@ -160,10 +141,6 @@ fn check_version(document: &Document) -> Result<(), Diagnostic> {
         )
         .hint("add 'aifb: 1' as the first line")),
     }
-}
-
-fn from_document(document: &Document) -> Result<Recipe, Diagnostic> {
-    serde_path_to_error::deserialize(&document.value).map_err(|error| explain(document, &error))
 }
 
 #[cfg(test)]

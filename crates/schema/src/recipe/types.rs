@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    kind::ServiceKind,
     load_types::Load,
     log_types::{Logging, Loki},
     receiver_types::Receiver,
@@ -93,7 +94,7 @@ pub enum Runtime {
 pub struct Service {
     /// Name, unique within the recipe.
     pub name: Name,
-    /// Preset for command, port and health; every field can be overridden.
+    /// Preset for command, port, health and set-up; every key can be overridden.
     pub kind: ServiceKind,
     /// Container image: a path of a .sif file, or docker:// or oras:// reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,8 +136,8 @@ pub struct Service {
     /// Port, or `auto` for a free one.
     #[serde(default)]
     pub port: Port,
-    /// Further ports by name, each `auto` or a number, for {port:NAME}. kind triton has `grpc` and
-    /// `metrics`; for kind external they say where else it listens.
+    /// Further ports by name, each `auto` or a number, for {port:NAME}; for kind external they say
+    /// where else it listens. Those of the preset are there too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, Port>,
     /// Address of a service that already runs, for kind `external`.
@@ -157,6 +158,20 @@ pub struct Service {
     /// Its own Prometheus metrics, which are kept with the run; absent: those of the preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<EngineMetrics>,
+    /// Scheme of its URL; absent: the preset's, else `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Commands run once for each data folder, as the service is run, before it starts; absent:
+    /// those of the preset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Vec<String>>,
+    /// A path that exists where `before` has no work left, such as a database made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_unless: Option<String>,
+    /// Commands run as the service is run, after the first good probe and before it counts as
+    /// healthy; absent: those of the preset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Vec<String>>,
 }
 
 /// Where a service shows its own Prometheus metrics.
@@ -210,26 +225,6 @@ impl Service {
     fn is_default_stop(span: &Span) -> bool {
         *span == Self::default_stop()
     }
-}
-
-/// Kinds of services that have a preset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ServiceKind {
-    /// llama.cpp's server.
-    LlamaServer,
-    /// Ollama.
-    Ollama,
-    /// vLLM's OpenAI-compatible server.
-    Vllm,
-    /// NVIDIA's Triton; its model is a folder, the model repository.
-    Triton,
-    /// PostgreSQL.
-    Postgresql,
-    /// Any container or program; command and health come from the recipe.
-    Container,
-    /// An endpoint that already runs; nothing is started.
-    External,
 }
 
 /// A value of a service's environment.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aifb_schema::{
-    recipe::{Service, preset},
+    recipe::Service,
     run::{Failure, Owner},
 };
 
@@ -64,8 +64,7 @@ impl Recipe<'_> {
         let words = self.fill_all(&self.service.command_line());
         match self.container {
             Some(container) => {
-                let own_entry =
-                    self.service.command.is_empty() && preset(self.service.kind).command.is_empty();
+                let own_entry = self.service.command.is_empty();
                 Ok(container.launchable(self, if own_entry { "run" } else { "exec" }, words))
             }
             None => self.bare(words),

@@ -13,7 +13,7 @@ use std::{
 use aifb_schema::{
     control::ReplicaChange,
     names::file,
-    recipe::{Port, Probe, preset},
+    recipe::{Port, Probe, Service},
     run::{Endpoint, Failure, Owner},
 };
 
@@ -123,19 +123,17 @@ async fn make_folders(
 
 /// The commands that come first, once for each data folder.
 async fn before(replica: &Replica, prepared: &Prepared) -> Result<(), Failure> {
-    let commands = preset(replica.service.kind).before;
+    let Service { before, before_unless, .. } = &replica.service;
     let mark = prepared.folders.data.join(PREPARED_MARK);
-    // A command of the recipe's own takes the preset's place as a whole.
-    let own_command = !replica.service.command.is_empty();
-    // Made by somebody else before.
-    let made = mark.exists() || prepared.folders.data.join("pg/PG_VERSION").exists();
-    if commands.is_empty() || own_command || made {
+    if before.is_empty() || mark.exists() {
         return Ok(());
     }
     let attempt = Attempt::new(replica, prepared, Some(Ports::default()));
-    for words in commands {
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        attempt.helper(&words, BEFORE_DEADLINE).await?;
+    if before_unless.as_ref().is_some_and(|path| attempt.path(path).exists()) {
+        return Ok(());
+    }
+    for words in before {
+        attempt.helper(words, BEFORE_DEADLINE).await?;
     }
     fs::write(&mark, "").map_err(|error| {
         replica.failure(Owner::Node, format!("writing '{}': {error}", mark.display()))
@@ -244,7 +242,7 @@ impl<'a> Attempt<'a> {
     fn choose_ports(&self, failed: &impl Fn(&str, io::Error) -> Failure) -> Result<Ports, Failure> {
         let replica = self.replica;
         let address = replica.context.address;
-        let further = replica.service.further_ports();
+        let further = replica.service.ports.clone();
         let fixed = std::iter::once(replica.service.port).chain(further.values().copied());
         for port in fixed {
             if let Port::Fixed(port) = port
@@ -270,6 +268,13 @@ impl<'a> Attempt<'a> {
             (name, port)
         });
         Ok(Ports { main, further: further.collect() })
+    }
+
+    /// A path of the recipe with its placeholders filled in.
+    fn path(&self, text: &str) -> PathBuf {
+        let ports = self.ports();
+        let recipe = self.recipe(&ports);
+        recipe.path(&recipe.fill(text))
     }
 
     fn recipe<'p>(&'p self, ports: &'p Ports) -> Recipe<'p> {
@@ -343,11 +348,8 @@ impl<'a> Attempt<'a> {
                 .failure(Owner::Service, reason)
                 .with_hint("a longer time is health: {deadline: …}; see its log")
         })?;
-        if replica.service.command.is_empty() {
-            for words in preset(replica.service.kind).after {
-                let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-                self.helper(&words, AFTER_DEADLINE).await?;
-            }
+        for words in &replica.service.after {
+            self.helper(words, AFTER_DEADLINE).await?;
         }
         self.healthy = true;
         replica.sampling.ready(replica.name(), replica.position.replica, self.begun.elapsed());
@@ -407,7 +409,8 @@ impl<'a> Attempt<'a> {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("[{v6}]"),
         };
-        let url = format!("{}://{host}:{port}", preset(replica.service.kind).scheme);
+        let scheme = replica.service.scheme.as_deref().unwrap_or("http");
+        let url = format!("{scheme}://{host}:{port}");
         Ok(((address, port).into(), endpoint(address.to_string(), port, url)))
     }
 
@@ -418,15 +421,13 @@ impl<'a> Attempt<'a> {
             let whole = secrets::expand(path, context.submit_dir(), &context.environment);
             whole.to_string_lossy().into_owned()
         };
-        page::of(self.replica.service.engine_metrics()?, address.ip(), endpoint, expand)
+        page::of(self.replica.service.metrics.clone()?, address.ip(), endpoint, expand)
     }
 
     fn prober(&self, address: SocketAddr) -> Result<Prober, Failure> {
         Ok(match self.replica.service.probe() {
             // Without TLS an https service can only be connected to.
-            Probe::Http(_) if self.replica.service.url.as_deref().is_some_and(is_https) => {
-                Prober::Tcp(address)
-            }
+            Probe::Http(_) if self.speaks_https() => Prober::Tcp(address),
             Probe::Http(path) => Prober::Http { address, host: address.to_string(), path },
             Probe::Tcp => Prober::Tcp(address),
             Probe::Exec(words) => Prober::Exec {
@@ -438,6 +439,11 @@ impl<'a> Attempt<'a> {
                 Prober::Log { files: files.collect(), text, seen: false }
             }
         })
+    }
+
+    fn speaks_https(&self) -> bool {
+        let Service { url, scheme, .. } = &self.replica.service;
+        url.as_deref().is_some_and(is_https) || scheme.as_deref() == Some("https")
     }
 
     /// Runs a helper command to its end.

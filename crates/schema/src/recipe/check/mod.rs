@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 pub use model::check_model;
 
 use super::{
-    Diagnostic, Load, Place, Recipe, SlurmValue,
+    Diagnostic, Load, Place, Presets, Recipe, Service, SlurmValue,
     document::{Document, shown, step},
 };
 use crate::units::Name;
@@ -32,9 +32,9 @@ const SLURM_RESERVED: [&str; 10] = [
     "uid",
 ];
 
-/// All complaints, in no order.
-pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
-    let mut check = Checker { document, found: Vec::new() };
+/// All complaints about a recipe as it was written, in no order.
+pub(super) fn check(recipe: &Recipe, document: &Document, presets: &Presets) -> Vec<Diagnostic> {
+    let mut check = Checker { document, presets, found: Vec::new() };
     if recipe.services.is_empty() {
         check
             .at("/services", "no service")
@@ -55,11 +55,20 @@ pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
     check.found
 }
 
+/// All complaints about a preset, as the service `service` whose keys `document` has.
+pub(super) fn check_preset(service: &Service, document: &Document) -> Vec<Diagnostic> {
+    let none = Presets::default();
+    let mut check = Checker { document, presets: &none, found: Vec::new() };
+    check.service("", service);
+    check.found
+}
+
 /// Complaints about what a load that stands alone sends, when, and what ends it.
 #[must_use]
 pub fn check_workload(load: &Load) -> Vec<Diagnostic> {
     let Ok(document) = Document::parse("{}") else { return Vec::new() };
-    let mut check = Checker { document: &document, found: Vec::new() };
+    let none = Presets::default();
+    let mut check = Checker { document: &document, presets: &none, found: Vec::new() };
     check.arrival("", load);
     check.stop("", load);
     if let Some(dataset) = &load.dataset {
@@ -70,6 +79,7 @@ pub fn check_workload(load: &Load) -> Vec<Diagnostic> {
 
 struct Checker<'a> {
     document: &'a Document,
+    presets: &'a Presets,
     found: Vec<Diagnostic>,
 }
 

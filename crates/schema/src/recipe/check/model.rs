@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        BATCH_MAX, DIMENSIONS_MAX, Diagnostic, Driver, Load,
+        BATCH_MAX, DIMENSIONS_MAX, Diagnostic, Driver, Load, Presets,
         document::{Document, shown, step},
     },
     Checker,
@@ -33,7 +33,8 @@ const OWN_MEMBERS: [(&str, &str); 14] = [
 /// The first complaint; its place means nothing.
 pub fn check_model(load: &Load) -> Result<(), Diagnostic> {
     let document = Document::parse("{}")?;
-    let mut check = Checker { document: &document, found: Vec::new() };
+    let none = Presets::default();
+    let mut check = Checker { document: &document, presets: &none, found: Vec::new() };
     check.model("", load);
     check.found.into_iter().next().map_or(Ok(()), Err)
 }
