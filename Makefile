@@ -55,7 +55,7 @@ uninstall: ## remove what `make install` put there
 	rm -f '$(DESTDIR)$(PREFIX)/lib/slurm/aifb_spank.so' '$(DESTDIR)$(PREFIX)'/bin/aifb{,-agent,-loadgen}
 	@rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(PREFIX)'/{lib/slurm,lib,bin,share,} 2>/dev/null || true
 
-lint: ## formatting, clippy, shell scripts
+lint: ## formatting, clippy, import cycles, shell scripts
 	@tests/run lint
 
 test: setup ## everything that has to be green: about 25 minutes on 2 cores the first time

@@ -114,7 +114,7 @@ pub(crate) fn wait(child: &mut Child) {
     let until = Instant::now() + END_DEADLINE;
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= until {
-            output::note("aifb: the launcher does not end and is killed");
+            output::note("aifb: the launcher does not exit and is killed");
             send(child, Signal::SIGKILL);
             drop(child.wait());
             return;
@@ -163,9 +163,9 @@ fn read_report(
                 CommandError::new(
                     exit::SERVICE,
                     "waiting for the services",
-                    "still not ready when the time was over",
+                    "not healthy within the time limit",
                 )
-                .hint("aifb logs show tells how far they came; --timeout gives them longer"),
+                .hint("see their progress with aifb logs show; set a longer limit with --timeout"),
             ));
         }
         if told.elapsed() >= PROGRESS_EVERY {
@@ -180,7 +180,7 @@ fn read_report(
                     CommandError::new(
                         exit::SLURM,
                         "starting the run",
-                        "the launcher ended without a word",
+                        "the launcher ended without a message",
                     )
                     .hint("see launch.log in the run folder"),
                 ));
@@ -194,7 +194,7 @@ fn read_report(
 }
 
 fn wrong(error: io::Error) -> Unready {
-    Unready::GaveUp(CommandError::slurm("reading what the launcher reports", error))
+    Unready::GaveUp(CommandError::slurm("reading the launcher's messages", error))
 }
 
 /// Whether there is something to read, or the end; looks for a tenth of a second.

@@ -4,16 +4,16 @@ mod agent_client;
 mod cli;
 mod command;
 mod error;
-mod follow;
 mod launch;
+mod observe;
 mod output;
 mod programs;
 mod report;
+mod shell;
 mod signals;
 mod slurm;
 mod store;
 mod sys;
-mod view;
 
 use std::process::exit;
 

@@ -58,9 +58,9 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| {
             CommandError::usage(
                 format!("looking for '{name}'"),
-                "not beside aifb, not in AIFB_BIN, not on PATH",
+                "not in the folder of aifb, in AIFB_BIN or on PATH",
             )
-            .hint("all programs of aifb are installed into one folder: make install")
+            .hint("install all programs of aifb into one folder: make install")
         })
 }
 

@@ -48,7 +48,7 @@ impl Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { owner, part, reason, hint, .. } = &self.0;
-        write!(f, "{part}: {reason} (owner: {})", owner.as_str())?;
+        write!(f, "{part}: {reason} (cause: {})", owner.as_str())?;
         match hint {
             Some(hint) => write!(f, "\nhint: {hint}"),
             None => Ok(()),

@@ -80,7 +80,7 @@ fn ranks_without_an_agent_are_one_load() {
     let mut again = rank(&mock, folder.path(), 1, 3, &more);
     assert_eq!(again.end(MOST), 5);
     let text = output(&mut again).1;
-    assert!(text.contains("rank 1 was here before"), "{text}");
+    assert!(text.contains("rank 1 has joined before"), "{text}");
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn ranks_of_different_loads_do_not_start() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("which rank of how many"), "{text}");
+    assert!(text.contains("number of ranks are unknown"), "{text}");
 }

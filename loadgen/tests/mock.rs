@@ -202,7 +202,7 @@ fn a_pull_has_a_deadline() {
     let output = measure(&[&options[..], &load].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{stderr}");
-    assert!(stderr.contains("pulling model 'tiny': timeout_total: no answer within"), "{stderr}");
+    assert!(stderr.contains("pulling model 'tiny': timeout_total: no response within"), "{stderr}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn what_no_load_fulfils_fails() {
     let output = measure(&options);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("capacity: below 5.000 1/s"), "{text}");
+    assert!(text.contains("maximum sustained load: below 5.000 1/s"), "{text}");
     // Everything of a probe is kept where that is asked for.
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().display().to_string();
@@ -110,9 +110,9 @@ fn wrong_searches_are_explained() {
         (&["--search", "ttft_p99", "--from", "1", "--to", "2"], "expected NAME=LIMIT"),
         (&["--search", "ttft_p99=1", "--from", "1", "--to", "2"], "--search 'ttft_p99=1'"),
         (&["--search", "attainment=2", "--from", "1", "--to", "2"], "a share below 1"),
-        (&["--search", "attainment=0.9", "--from", "1", "--to", "2"], "of which limits?"),
-        (&["--search", "ttft_p99=1s", "--from", "1/s", "--to", "2"], "they are no range"),
-        (&["--search", "ttft_p99=1s", "--from", "2", "--to", "2"], "they are no range"),
+        (&["--search", "attainment=0.9", "--from", "1", "--to", "2"], "it needs the limits"),
+        (&["--search", "ttft_p99=1s", "--from", "1/s", "--to", "2"], "they are not a range"),
+        (&["--search", "ttft_p99=1s", "--from", "2", "--to", "2"], "they are not a range"),
         (&["--search", "ttft_p99=1s", "--from", "0", "--to", "2"], "at least one"),
         (&["--search", "ttft_p99=1s", "--from", "1", "--to", "2", "--requests", "3"], "--requests"),
         (&["--search", "ttft_p99=1s", "--from", "1"], "--to"),

@@ -165,7 +165,7 @@ fn an_agent_that_dies_before_the_start_fails_the_load() {
     agent.die();
     assert_eq!(worker.end(Duration::from_secs(5)), 5);
     let text = stderr(&mut worker);
-    assert!(text.contains("agent") && text.contains("owner: node"), "{text}");
+    assert!(text.contains("agent") && text.contains("cause: node"), "{text}");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn an_agent_that_dies_later_costs_no_records() {
     for (rank, worker) in workers.iter_mut().enumerate() {
         assert_eq!(worker.end(MOST), 5);
         let text = stderr(worker);
-        assert!(text.contains("records are whole"), "{text}");
+        assert!(text.contains("records are complete"), "{text}");
         assert_eq!(rows_in(&agent.folder().join(format!("worker-{rank}.arrows"))), 25 + 5);
     }
 }

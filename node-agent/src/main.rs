@@ -5,25 +5,23 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod alone;
 mod clock;
 mod disk;
 mod export;
-mod guest;
 mod http;
-mod keep;
 mod launch;
 mod logging;
 mod prepare;
 mod presets;
 mod problem;
+mod process;
+mod recipe_file;
 mod run;
 pub mod sample;
-mod script;
 mod ship;
+mod standalone;
+mod supervisor;
 mod sys;
-mod tls;
-mod tree;
 
 #[derive(Parser)]
 #[command(name = "aifb-agent", about = "Per-node agent of aifb", disable_version_flag = true)]
@@ -44,14 +42,14 @@ enum Command {
     /// Run the agent of this node; started by `launch`.
     Run(run::Arguments),
     /// Sample this node to a file, without Slurm or service; --listen also serves /metrics.
-    Sample(alone::Arguments),
+    Sample(standalone::Arguments),
     /// List the kinds of services that recipes can name here, as JSON; `aifb services` shows them.
     Presets,
     /// Send the logs of a folder, or of a run, to Loki.
     Ship(ship::Arguments),
     /// Run a program and end all processes that it leaves behind; started by `run`.
     #[command(hide = true)]
-    Keep(keep::Arguments),
+    Supervise(supervisor::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -67,9 +65,9 @@ fn main() -> ExitCode {
         Some(Command::Presets) => presets::main(),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
-        Some(Command::Sample(arguments)) => alone::main(&arguments),
+        Some(Command::Sample(arguments)) => standalone::main(&arguments),
         Some(Command::Ship(arguments)) => ship::main(&arguments),
-        Some(Command::Keep(arguments)) => keep::main(&arguments),
+        Some(Command::Supervise(arguments)) => supervisor::main(&arguments),
         None => problem::usage("no command given", "see aifb-agent --help"),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))

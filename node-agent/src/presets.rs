@@ -13,8 +13,8 @@ use aifb_schema::{
 use serde_json::json;
 
 use crate::{
-    prepare,
     problem::{PROGRAM, complain, print},
+    recipe_file::read,
 };
 
 /// Most files of the folder: far above any site's services, a bound on what a wrong folder costs.
@@ -32,7 +32,7 @@ pub(crate) fn known(folder: Option<&Path>) -> Result<Presets, String> {
     };
     for file in files(folder).map_err(|error| wrong(folder, &error.to_string()))? {
         let shown = file.to_string_lossy().escape_debug().to_string();
-        let text = prepare::read(&file).map_err(|error| wrong(&file, &error.to_string()))?;
+        let text = read(&file).map_err(|error| wrong(&file, &error.to_string()))?;
         let kind = file.file_stem().unwrap_or_default().to_string_lossy();
         presets.add(&kind, &text, &file.to_string_lossy()).map_err(|found| {
             let lines: Vec<String> = found.iter().map(|one| one.render(&shown)).collect();

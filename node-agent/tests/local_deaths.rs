@@ -54,9 +54,9 @@ fn the_death_of_the_service_fails_the_run() {
 }
 
 #[test]
-fn the_death_of_a_keeper_leaves_no_stray() {
+fn the_death_of_a_supervisor_leaves_no_stray() {
     let mut run = healthy();
-    send(run.process("aifb-agent keep"), "KILL");
+    send(run.process("aifb-agent supervise"), "KILL");
     assert_eq!(run.wait(), 4);
     run.assert_nothing_left();
     assert_eq!(run.state(), "failed");

@@ -323,8 +323,8 @@ fn what_cannot_run_is_refused_by_name() {
     let ours = aifb_schema::names::PROTOCOL;
     for (reason, words) in [
         (join("none", ours, 0), "the recipe has no load 'none'"),
-        (join("l", ours + 1, 0), "speaks protocol"),
-        (join("l", ours, 2), "rank 2 of 2 workers is impossible"),
+        (join("l", ours + 1, 0), "uses protocol"),
+        (join("l", ours, 2), "rank 2 is out of range for 2 workers"),
     ] {
         assert!(reason.contains(words), "{reason}");
     }

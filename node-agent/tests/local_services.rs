@@ -85,7 +85,7 @@ fn a_service_that_exits_at_once_fails_the_run_with_its_last_words() {
     let mut run = Run::start(&sleeper("echo no such model >&2; exit 3", ""));
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    for part in ["web: exited with code 3", "(owner: service)", "| no such model", "run folder: /"]
+    for part in ["web: exited with code 3", "(cause: service)", "| no such model", "run folder: /"]
     {
         assert!(text.contains(part), "{text}");
     }
@@ -141,7 +141,7 @@ fn a_fixed_port_that_is_taken_is_named() {
     let mut run = Run::start(&sleeper(STAY, &format!("    port: {port}\n")));
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    assert!(text.contains(&format!("port {port} is taken on node")), "{text}");
+    assert!(text.contains(&format!("port {port} is in use on node")), "{text}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_free_port_that_was_lost_is_replaced() {
     let mut run = Run::start(&sleeper(script, ""));
     run.ready();
     assert_eq!(run.end(), "completed");
-    let starts = run.told().iter().filter(|line| line.contains("started, pid")).count();
+    let starts = run.told().iter().filter(|line| line.contains(": started")).count();
     assert_eq!(starts, 2, "{:?}", run.told());
 }
 
@@ -367,7 +367,7 @@ fn a_failed_fetch_is_told_with_the_reference() {
     let mut run = Run::start_with(recipe, &[], &variables);
     let (code, text) = run.failure();
     assert_eq!(code, 4);
-    for part in ["fetching image 'docker://a/b:1'", "code 255", "hint: fetch it where"] {
+    for part in ["fetching image 'docker://a/b:1'", "code 255", "hint: fetch it on a machine"] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(run.file("services/a/stderr.log"), "no network\n");

@@ -105,7 +105,7 @@ pub(crate) fn option(number: i32, value: Option<&CStr>, remote: bool) -> i32 {
     }
     let stored = panic::catch_unwind(AssertUnwindSafe(|| {
         if is_scrontab() {
-            Message::new("scrontab does not pass options of plugins on")
+            Message::new("scrontab does not pass on the options of plugins")
                 .hint("let the crontab line start a script that calls sbatch")
                 .log();
             return false;
@@ -212,7 +212,7 @@ fn guard(hook: &str, words: &[&CStr], body: impl FnOnce()) -> i32 {
 /// A user who asked for services hears that there will be none.
 fn tell_of_panic(hook: &str) {
     if matches!(context(), Context::Local | Context::Allocator) && state().options.used() {
-        Message::new(format!("internal error in {hook}: the job goes on without its services"))
+        Message::new(format!("internal error in {hook}: the job continues without its services"))
             .log();
     }
 }
@@ -236,7 +236,7 @@ fn refuse(message: &Message) -> ! {
 /// plugstack.conf is wrong.
 pub(crate) fn unusable(problem: &str) -> Message {
     Message::new(format!("reading plugstack.conf: {problem}"))
-        .hint("tell the administrators; without --aifb options jobs run as ever")
+        .hint("tell the administrators; without --aifb options jobs run as usual")
 }
 
 /// plugstack.conf says `off`.

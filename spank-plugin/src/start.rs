@@ -204,7 +204,7 @@ fn follow(status: OwnedFd, limit: Duration, killable: bool) -> Result<Vec<Variab
             Err(err) => return Err(lost(&answer, &format!("reading failed: {err}"))),
         };
         if count == 0 {
-            return Err(lost(&answer, "the launcher died without a word"));
+            return Err(lost(&answer, "the launcher died without a message"));
         }
         match answer.push(piece.get(..count).unwrap_or_default()) {
             Ok(None) => {}
@@ -225,7 +225,7 @@ fn say_waiting(waited: Duration, limit: Duration) {
 
 fn too_late(answer: &Answer, limit: Duration) -> Failure {
     let text = format!(
-        "waiting for healthy services: not within {} (owner: service; wait_max= in \
+        "waiting for healthy services: not within {} (cause: service; wait_max= in \
          plugstack.conf is the limit)",
         duration(limit)
     );
@@ -233,7 +233,7 @@ fn too_late(answer: &Answer, limit: Duration) -> Failure {
 }
 
 fn lost(answer: &Answer, cause: &str) -> Failure {
-    let text = format!("waiting for healthy services: {cause} (owner: node)");
+    let text = format!("waiting for healthy services: {cause} (cause: node)");
     Failure { code: exit::INCOMPLETE, message: FailureText::Ours(with_folder(answer, &text)) }
 }
 
@@ -244,7 +244,9 @@ fn with_folder(answer: &Answer, text: &str) -> Message {
         answer.variables().iter().find(|(name, _)| name.to_bytes() == env::RUN_DIR.as_bytes());
     match folder {
         Some((_, folder)) => message.hint(format!("see the logs in {}", folder.to_string_lossy())),
-        None => message.hint("the launcher made no run folder; is aifb-agent whole on this node?"),
+        None => message.hint(
+            "the launcher made no run folder; check the installation of aifb-agent on this node",
+        ),
     }
 }
 

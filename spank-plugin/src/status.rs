@@ -56,7 +56,7 @@ impl Answer {
             }
         }
         if self.bytes > ANSWER_BYTES {
-            return Err(format!("answered with more than {ANSWER_BYTES} bytes"));
+            return Err(format!("sent more than {ANSWER_BYTES} bytes"));
         }
         Ok(None)
     }
@@ -72,7 +72,7 @@ impl Answer {
             Some(variable) => self.variables.push(variable),
             None => {
                 let shown: String = String::from_utf8_lossy(record).chars().take(80).collect();
-                return Err(format!("answered with an unknown record '{}'", shown.escape_debug()));
+                return Err(format!("sent an unknown record '{}'", shown.escape_debug()));
             }
         }
         Ok(None)

@@ -54,7 +54,7 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     let ended = child.wait_until(if read.is_err() { Instant::now() } else { deadline });
     let Some(ended) = ended else {
         child.kill();
-        let cause = read.err().unwrap_or_else(|| "it does not end".to_owned());
+        let cause = read.err().unwrap_or_else(|| "it does not exit".to_owned());
         return Err(failed(cause));
     };
     match (ended, read) {
@@ -119,7 +119,7 @@ fn read_all(pipe: OwnedFd, deadline: Instant) -> Result<Vec<u8>, String> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("no answer within {}", duration(PREPARE_DEADLINE)));
+            return Err(format!("no response within {}", duration(PREPARE_DEADLINE)));
         }
         if !process::readable(file.as_fd(), left, false).map_err(|err| err.to_string())? {
             continue;

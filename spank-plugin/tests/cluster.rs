@@ -112,7 +112,7 @@ fn within<T>(limit: Duration, ask: impl Fn() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < limit, "no answer within {limit:?}");
+        assert!(start.elapsed() < limit, "no response within {limit:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -189,8 +189,8 @@ fn outcomes(cluster: &Cluster) {
     assert_eq!(cluster.batch(&flag, "slow"), ("script starts\nid c-77\n".into(), Some(0)));
     for (mode, code, expected) in [
         ("failed", 4, "service 'llm' failed: exit 1\n  its last words\nhint: look\n"),
-        ("die", 5, "the launcher died without a word (owner: node)"),
-        ("hang", 4, "not within 3s (owner: service"),
+        ("die", 5, "the launcher died without a message (cause: node)"),
+        ("hang", 4, "not within 3s (cause: service"),
     ] {
         let (output, ended) = cluster.batch(&flag, mode);
         assert_eq!(ended, Some(code), "{mode}: {output}");

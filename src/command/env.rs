@@ -8,6 +8,7 @@ use crate::{
     cli::EnvArgs,
     error::Result,
     output, programs,
+    shell::quoted,
     store::{RunFolder, select},
 };
 
@@ -33,11 +34,6 @@ pub(super) fn print(variables: &BTreeMap<String, String>, sh: bool) {
             output::out(format!("{name}={value}"));
         }
     }
-}
-
-/// As the shell reads it back, whatever is in it.
-pub(super) fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 /// The variables of a run: those that the launcher gives to the job script.
@@ -123,13 +119,5 @@ mod tests {
         assert_eq!(variables["SERVICE_MY_DB_PORT"], "8000");
         assert_eq!(variables["SERVICE_LLM_URL"], "http://n2:8000");
         assert_eq!(variables["SERVICE_URLS"], "http://n1:8000,http://n3:8000,http://n2:8000");
-    }
-
-    #[test]
-    fn quotes_survive_the_shell() {
-        let value = "a'b \"$(c)\"\n";
-        let script = format!("printf %s {}", quoted(value));
-        let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8(shell.stdout).unwrap(), value);
     }
 }

@@ -3,9 +3,9 @@
 use crate::{
     cli::ListArgs,
     error::Result,
+    observe::view::{self, RunView},
     output,
     store::{self, Roots},
-    view::{self, RunView},
 };
 
 pub(super) fn run(args: &ListArgs) -> Result<i32> {

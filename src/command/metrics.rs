@@ -40,7 +40,7 @@ pub(super) fn run(args: &MetricsArgs) -> Result<i32> {
     let results: Vec<Summed> = run.results().into_iter().map(|one| summed(&run, one)).collect();
     if results.is_empty() {
         let doing = format!("reading the results of run '{run_id}'");
-        return Err(CommandError::incomplete(doing, "no load has written one"));
+        return Err(CommandError::incomplete(doing, "no load has a result yet"));
     }
     let page = gateway::page(&run_id, &results);
     if args.push {

@@ -16,7 +16,7 @@ mod stop;
 mod up;
 mod validate;
 mod wait;
-pub(crate) mod watch;
+mod watch;
 
 use crate::{cli::Command, error::Result};
 

@@ -5,9 +5,10 @@ use aifb_schema::recipe::{ReportFormat, VerdictPolicy};
 use crate::{
     cli::ReportArgs,
     error::Result,
+    observe::{Liveness, liveness},
     output,
     report::{self, Life},
-    store::{Liveness, liveness, select},
+    store::select,
 };
 
 pub(super) fn run(args: &ReportArgs) -> Result<i32> {

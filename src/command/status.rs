@@ -3,9 +3,9 @@
 use crate::{
     cli::StatusArgs,
     error::Result,
+    observe::view::{self, RunView},
     output,
     store::select,
-    view::{self, RunView},
 };
 
 pub(super) fn run(args: &StatusArgs) -> Result<i32> {
@@ -50,6 +50,7 @@ fn rows(view: &RunView) -> Vec<Vec<String>> {
     for service in &view.services {
         let restarts = match service.restarts {
             0 => String::new(),
+            1 => ", 1 restart".to_owned(),
             count => format!(", {count} restarts"),
         };
         let url = service.url.as_deref().unwrap_or("no address yet");
@@ -74,7 +75,7 @@ fn rows(view: &RunView) -> Vec<Vec<String>> {
 pub(super) fn state_text(view: &RunView) -> String {
     match &view.run.failure {
         Some(failure) => format!(
-            "{}: {}: {} (owner: {})",
+            "{}: {}: {} (cause: {})",
             view.run.state.as_str(),
             failure.part,
             failure.reason,

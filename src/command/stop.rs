@@ -12,8 +12,9 @@ use crate::{
     agent_client::AgentClient,
     cli::StopArgs,
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     output, slurm,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 /// Longest time for an ordered stop: phases drain and every service may take its `stop` time.
@@ -84,7 +85,7 @@ pub(super) fn stop(run: &RunFolder, cancel_job: bool) -> Result<&'static str> {
             return if job.is_some() {
                 // Nobody there who could stop in order: Slurm can.
                 cancel(job)?;
-                Ok("no agent answers; job cancelled")
+                Ok("no agent responds; job cancelled")
             } else {
                 Err(CommandError::incomplete(format!("stopping run '{}'", record.run_id), reason))
             };

@@ -19,15 +19,15 @@ use crate::{
 
 pub(super) fn run(args: &UpArgs) -> Result<i32> {
     let Some(job) = slurm::present_job() else {
-        return Err(CommandError::usage("starting services", "this is no Slurm job")
+        return Err(CommandError::usage("starting services", "not inside a Slurm job")
             .hint("use it inside salloc or a job script; without Slurm: aifb run --local RECIPE"));
     };
     if let Some(run) = store::present() {
         return Err(CommandError::usage(
             format!("starting services in job '{job}'"),
-            format!("it has a run already: '{}'", run.path().display()),
+            format!("it already has a run: '{}'", run.path().display()),
         )
-        .hint("one run a job; several services belong into one recipe"));
+        .hint("a job can have one run; put several services into one recipe"));
     }
     let snapshot = snapshot(args)?;
     let launch = Launch { snapshot: &snapshot, local: false, timeout: args.timeout };
@@ -60,8 +60,11 @@ fn snapshot(args: &UpArgs) -> Result<String> {
         return programs::prepare(recipe, &args.overrides.sets, runs, wait).map(|done| done.line);
     }
     let line = env::var(SNAPSHOT).map_err(|_| {
-        CommandError::usage("starting services", "no recipe given, and none came with the job")
-            .hint("aifb up RECIPE")
+        CommandError::usage(
+            "starting services",
+            "no recipe given, and the job was submitted without one",
+        )
+        .hint("aifb up RECIPE")
     })?;
     // Options given here win over those of the submission.
     let mut snapshot = unpack(&line)?;

@@ -14,8 +14,9 @@ use serde_json::json;
 use crate::{
     cli::{RunSelector, WaitArgs},
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     output, slurm,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 /// Pause between two looks at run.json.
@@ -57,7 +58,7 @@ fn wait_for_folder(selector: &RunSelector, until: Instant) -> Result<RunFolder> 
             return Err(CommandError::new(
                 exit::SLURM,
                 "waiting for the run of this job",
-                "no agent came up",
+                "no agent started",
             )
             .hint(
                 "was the job submitted with --aifb-recipe, and is the plugin on its first node? \
@@ -94,9 +95,9 @@ pub(super) fn wait_until_healthy(run: &RunFolder, until: Instant) -> Result<RunR
             return Err(CommandError::new(
                 exit::SERVICE,
                 format!("waiting for the services of run '{}'", record.run_id),
-                format!("still {} when the time was over", record.state.as_str()),
+                format!("still {} at the time limit", record.state.as_str()),
             )
-            .hint("aifb status and aifb logs show tell how far they are"));
+            .hint("see their progress with aifb status and aifb logs show"));
         }
         thread::sleep(EVERY);
     }

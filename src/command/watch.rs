@@ -2,16 +2,12 @@
 
 use std::thread;
 
-use aifb_schema::{
-    names::exit,
-    run::{RunRecord, State},
-};
 use serde_json::json;
 
 use crate::{
     cli::WatchArgs,
     error::Result,
-    follow::{self, Follower},
+    observe::follow::{self, Follower},
     output,
     store::select,
 };
@@ -43,24 +39,8 @@ pub(super) fn run(args: &WatchArgs) -> Result<i32> {
             } else {
                 output::out(format!("{} {}", news.run.run_id, news.run.state.as_str()));
             }
-            return Ok(code_of(&news.run));
+            return Ok(news.run.exit_code());
         }
         thread::sleep(follow::EVERY);
-    }
-}
-
-/// The exit code that stands for the end of a run.
-pub(crate) fn code_of(run: &RunRecord) -> i32 {
-    match (&run.failure, run.state) {
-        (Some(failure), _) => failure.exit_code,
-        (None, State::Cancelled) => {
-            match run.ended.as_ref().and_then(|end| end.signal.as_deref()) {
-                Some("INT") => exit::INTERRUPTED,
-                Some("TERM") => exit::TERMINATED,
-                _ => exit::OK,
-            }
-        }
-        (None, State::Failed) => exit::INCOMPLETE,
-        (None, _) => exit::OK,
     }
 }

@@ -27,7 +27,7 @@ use aifb_schema::{
     run::RunRecord,
 };
 
-use crate::{command::watch::code_of, store::RunFolder};
+use crate::store::RunFolder;
 
 /// How much of the end of a run there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn window_of(results: &[LoadResult]) -> Option<Window> {
 /// The exit code that goes with a report. `fail_on_verdict` tells of a load whether a doubt
 /// about it is a failure.
 pub(crate) fn exit_code(report: &Report, fail_on_verdict: impl Fn(&str) -> bool) -> i32 {
-    let of_run = code_of(&report.run);
+    let of_run = report.run.exit_code();
     let results = &report.results;
     if of_run != exit::OK {
         of_run

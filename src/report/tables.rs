@@ -7,7 +7,7 @@ use aifb_schema::{
 };
 
 use super::quantity::{digits, seconds};
-use crate::view;
+use crate::observe::view;
 
 /// What stands where nothing was measured.
 fn absent() -> String {

@@ -14,7 +14,10 @@ use super::{
     fixture::{self, Folder, SECOND, START},
     text, write,
 };
-use crate::store::{Liveness, RunFolder, liveness};
+use crate::{
+    observe::{Liveness, liveness},
+    store::RunFolder,
+};
 
 /// A fixture in a folder of its own.
 fn made(name: &str) -> (TempDir, RunFolder) {
@@ -33,7 +36,7 @@ fn report_of(name: &str) -> Report {
 
 /// Where the workers left nothing that helps.
 fn nothing(_folder: &Path, _name: &str) -> Result<LoadResult, String> {
-    Err("no worker left a record".into())
+    Err("there is no record of any worker".into())
 }
 
 fn files_below(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {

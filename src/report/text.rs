@@ -13,7 +13,7 @@ use super::{
     quantity::{bytes, digits, seconds},
     tables,
 };
-use crate::{output::table, view};
+use crate::{observe::view, output::table};
 
 /// The whole text, with a line end at its end.
 pub(crate) fn text(report: &Report, folder: &str) -> String {

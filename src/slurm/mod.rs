@@ -29,7 +29,7 @@ fn missing(error: CommandError) -> CommandError {
     if error.hint.is_some() {
         return error;
     }
-    error.hint("is this a login node? without Slurm use: aifb run --local RECIPE")
+    error.hint("run this on a login node; without Slurm use: aifb run --local RECIPE")
 }
 
 /// Cancels a job.

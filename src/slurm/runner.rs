@@ -109,9 +109,9 @@ impl Call {
             return Err(CommandError::new(
                 exit::SLURM,
                 format!("waiting for '{name}'"),
-                format!("no answer within {} s", self.deadline.as_secs()),
+                format!("no response within {} s", self.deadline.as_secs()),
             )
-            .hint("is Slurm's controller up? try: scontrol ping"));
+            .hint("check whether Slurm's controller is up: scontrol ping"));
         };
         Ok(Answer { code: status.code(), stdout: text(stdout), stderr: text(stderr) })
     }

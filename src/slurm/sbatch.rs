@@ -71,7 +71,7 @@ impl Submission {
             .and_then(|id| id.trim().parse().ok())
             .ok_or_else(|| {
                 CommandError::slurm(
-                    "reading the answer of sbatch",
+                    "reading the output of sbatch",
                     format!("'{}' is not a job id", answer.stdout.trim()),
                 )
             })

@@ -81,7 +81,7 @@ pub(crate) fn of_this_job() -> Result<RunFolder> {
     }
     let hint = "start one: aifb up RECIPE; or submit with: sbatch --aifb-recipe=RECIPE";
     let Some(job) = slurm::present_job() else {
-        return Err(CommandError::usage("looking for the present run", "this is no job of a run")
+        return Err(CommandError::usage("looking for the current run", "this job has no run")
             .hint("inside a job: aifb up RECIPE; on this machine: aifb run --local RECIPE"));
     };
     let roots = Roots::of(&RunsDir::default());
@@ -164,8 +164,8 @@ fn by_job(job: &str, roots: &Roots) -> Result<RunFolder> {
             .hint("name the run folder, or the folder that holds it: --runs DIR"));
     };
     if let Some((other, _, _)) = fitting.iter().find(|(other, _, _)| *other != base) {
-        return Err(CommandError::usage(doing(), format!("both '{base}' and '{other}' fit"))
-            .hint("give the whole run id"));
+        return Err(CommandError::usage(doing(), format!("both '{base}' and '{other}' match"))
+            .hint("give the full run id"));
     }
     Ok(run)
 }

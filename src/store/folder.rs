@@ -63,7 +63,10 @@ impl RunFolder {
         if record.protocol != PROTOCOL {
             return Err(CommandError::usage(
                 format!("reading '{}'", path.display()),
-                format!("written by protocol {}, this program speaks {PROTOCOL}", record.protocol),
+                format!(
+                    "written with protocol {}, this program supports {PROTOCOL}",
+                    record.protocol
+                ),
             )
             .hint(format!("use aifb {}", record.version)));
         }
@@ -129,7 +132,7 @@ impl RunFolder {
         let path = self.path.join(file::TOKEN);
         fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(|error| {
             CommandError::incomplete(format!("reading the run's token '{}'", path.display()), error)
-                .hint("only the owner of a run can reach its agents")
+                .hint("only the owner of a run can contact its agents")
         })
     }
 

@@ -2,8 +2,6 @@
 
 mod find;
 mod folder;
-mod late;
 
 pub(crate) use find::{Roots, list, of_this_job, present, select};
 pub(crate) use folder::RunFolder;
-pub(crate) use late::{Liveness, liveness};

@@ -24,7 +24,7 @@ fn what_was_not_sent_is_sent_once() {
     let place = place();
     let folder = make_run(&place, "c-17", None, "completed");
     let ran = place.aifb(&["logs", "resend", "17"]);
-    assert!(ran.code == 2 && ran.stderr.contains("its recipe names no Loki"), "{ran:?}");
+    assert!(ran.code == 2 && ran.stderr.contains("its recipe has no Loki URL"), "{ran:?}");
     assert!(ran.stderr.contains("hint: say where to: --loki"), "{ran:?}");
     let receiver = Receiver::start(Config::default()).unwrap();
     let recipe = fs::read_to_string(folder.join("recipe.yaml")).unwrap();
@@ -119,7 +119,7 @@ fn a_run_that_has_ended_has_nothing_to_set() {
     let place = place();
     make_run(&place, "c-17", None, "completed");
     let ran = place.aifb(&["logs", "set", "17", "--level", "debug"]);
-    assert!(ran.code == 5 && ran.stderr.contains("none of them lives"), "{ran:?}");
+    assert!(ran.code == 5 && ran.stderr.contains("none of them is running"), "{ran:?}");
     assert_eq!(place.aifb(&["logs", "set", "17"]).code, 2);
     assert_eq!(place.aifb(&["logs", "set", "17", "--until", "soon"]).code, 2);
 }

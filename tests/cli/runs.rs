@@ -76,7 +76,7 @@ fn a_failed_run_says_who_and_why() {
     let place = place();
     make_run(&place, "c-18", None, "failed");
     let ran = place.aifb(&["status", "18"]);
-    assert!(ran.stdout.contains("failed: web: exited with code 3 (owner: service)"), "{ran:?}");
+    assert!(ran.stdout.contains("failed: web: exited with code 3 (cause: service)"), "{ran:?}");
     assert_eq!(place.aifb(&["watch", "18"]).code, 4);
     let ran = place.aifb(&["wait", "18"]);
     assert_eq!(ran.code, 4, "{ran:?}");
@@ -121,7 +121,7 @@ fn a_run_whose_job_goes_on_is_not_lost() {
     );
     // Nobody answers: stopping it is Slurm's business.
     let stopped = place.aifb(&["stop", "20", "--json"]).json();
-    assert_eq!(stopped["how"], "no agent answers; job cancelled");
+    assert_eq!(stopped["how"], "no agent responds; job cancelled");
     assert_eq!(called(&place, "scancel"), ["20"]);
 }
 

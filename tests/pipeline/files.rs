@@ -55,7 +55,7 @@ fn workers_that_do_not_reach_their_agent_are_one_load() {
     let verdicts = result["verdicts"].as_array().unwrap();
     let met = verdicts.iter().find(|verdict| verdict["kind"] == "met_by_files").unwrap();
     let message = met["message"].as_str().unwrap();
-    assert!(message.contains("refused") && message.contains("no live figures"), "{message}");
+    assert!(message.contains("refused") && message.contains("no live metrics"), "{message}");
     // It is a part of the run like any other.
     let report = local.run(&["report", "--json"]);
     let report: Value = serde_json::from_slice(&report.stdout)

@@ -344,7 +344,11 @@ fn logs_are_set_while_a_run_lives_and_resent_after_it() {
     let set = local.run(&["logs", "set", "--level", "error", "--until", "2030-01-01T00:00:00Z"]);
     assert!(text(&set).contains(": error until 2030-01-01T00:00:00Z"), "{}", text(&set));
     let refused = local.run(&["logs", "resend"]);
-    assert!(text(&refused).contains("its agents still do that themselves"), "{}", text(&refused));
+    assert!(
+        text(&refused).contains("its agents are still running and send the logs themselves"),
+        "{}",
+        text(&refused)
+    );
     assert_eq!(local.run(&["stop"]).status.code(), Some(0));
     running.wait().unwrap();
     let report = text(&local.run(&["report"]));

@@ -270,7 +270,7 @@ fn scrontab_is_refused() {
     alone.case.write("with", "#SCRON --aifb-recipe=x.yaml\n0 0 1 1 * true\n");
     let ran = alone.case.run(&["scrontab", "with"]);
     assert!(ran.code != 0, "{ran:?}");
-    assert!(ran.stderr.contains("scrontab does not pass options"), "{ran:?}");
+    assert!(ran.stderr.contains("scrontab does not pass on the options"), "{ran:?}");
     alone.case.write("without", "#SCRON --mem=50\n0 0 1 1 * true\n");
     let ran = alone.case.run(&["scrontab", "without"]);
     let removed = alone.case.run(&["scrontab", "-r"]);

@@ -143,7 +143,7 @@ impl Failure {
     /// lines. No newline at the end.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = format!("{}: {} (owner: {})", self.part, self.reason, self.owner.as_str());
+        let mut text = format!("{}: {} (cause: {})", self.part, self.reason, self.owner.as_str());
         if let Some(hint) = &self.hint {
             text.push_str("\n  hint: ");
             text.push_str(hint);
@@ -256,6 +256,25 @@ pub struct RunRecord {
     /// What Slurm recorded, added late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slurm: Option<JobRecord>,
+}
+
+impl RunRecord {
+    /// The exit code that stands for the end of the run; 0 while it goes on.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match (&self.failure, self.state) {
+            (Some(failure), _) => failure.exit_code,
+            (None, State::Cancelled) => {
+                match self.ended.as_ref().and_then(|end| end.signal.as_deref()) {
+                    Some("INT") => exit::INTERRUPTED,
+                    Some("TERM") => exit::TERMINATED,
+                    _ => exit::OK,
+                }
+            }
+            (None, State::Failed) => exit::INCOMPLETE,
+            (None, _) => exit::OK,
+        }
+    }
 }
 
 /// One line of `events.jsonl`.
@@ -372,7 +391,7 @@ mod tests {
         assert_eq!(failure.exit_code, exit::SERVICE);
         assert_eq!(
             failure.render(),
-            "llm: exited with code 1 (owner: service)\n  hint: look at its args\n  last lines of \
+            "llm: exited with code 1 (cause: service)\n  hint: look at its args\n  last lines of \
              its log:\n  | no such model\n  | bye"
         );
     }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::source::{Due, Source};
 use crate::{
     clock::mono_ns,
-    driver::Driver,
+    driver::any::{AnyDriver, Connection},
     error::Fatal,
     fault::{Class, Fault},
     job::Job,
@@ -39,10 +39,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE_NS: u64 = 100_000_000;
 
 /// What all requests of one worker share.
-pub(super) struct Context<D: Driver> {
-    driver: D,
+pub(super) struct Context {
+    driver: Box<dyn AnyDriver>,
     /// Kept connections by target; the latest used is used first.
-    pools: RefCell<Vec<Vec<D::Connection>>>,
+    pools: RefCell<Vec<Vec<Connection>>>,
     pub(super) recorder: RefCell<Recorder>,
     pub(super) source: RefCell<Source>,
     /// A lane ended or has a later request.
@@ -55,8 +55,13 @@ pub(super) struct Context<D: Driver> {
     pub(super) held_ns: Cell<u64>,
 }
 
-impl<D: Driver> Context<D> {
-    pub(super) fn new(driver: D, recorder: Recorder, job: &Job, ahead_ns: u64) -> Self {
+impl Context {
+    pub(super) fn new(
+        driver: Box<dyn AnyDriver>,
+        recorder: Recorder,
+        job: &Job,
+        ahead_ns: u64,
+    ) -> Self {
         let pools = (0..driver.targets()).map(|_| Vec::new()).collect();
         let nothing = WorkerPlan {
             sends: Sends::Open { warmup: Vec::new(), measure: Vec::new() },
@@ -116,20 +121,20 @@ impl<D: Driver> Context<D> {
             }
             if let (0, Some(fault)) = (opened, &failed) {
                 return Err(Fatal::service(format!("opening a connection: {}", fault.message))
-                    .hint("is the service up, and is this its address?"));
+                    .hint("check that the service is running and its address is right"));
             }
         }
         Ok(())
     }
 
-    async fn connect(&self, target: usize) -> Result<D::Connection, Fault> {
+    async fn connect(&self, target: usize) -> Result<Connection, Fault> {
         tokio::time::timeout(CONNECT_MAX, self.driver.connect(target)).await.unwrap_or_else(|_| {
             Err(Fault::new(Class::ConnectTimeout, format!("no connection within {CONNECT_MAX:?}")))
         })
     }
 
     /// A new connection for a request.
-    async fn connect_for(&self, target: usize, seen: &mut Seen) -> Result<D::Connection, Fault> {
+    async fn connect_for(&self, target: usize, seen: &mut Seen) -> Result<Connection, Fault> {
         let from = mono_ns();
         let connection = self.connect(target).await?;
         seen.connect_ns = Some(mono_ns().saturating_sub(from));
@@ -137,14 +142,14 @@ impl<D: Driver> Context<D> {
     }
 
     /// A kept connection that can still be used.
-    fn kept(&self, target: usize) -> Option<D::Connection> {
+    fn kept(&self, target: usize) -> Option<Connection> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(target)?;
-        std::iter::from_fn(|| pool.pop()).find(|connection| self.driver.usable(connection))
+        std::iter::from_fn(|| pool.pop()).find(Connection::usable)
     }
 
-    fn keep(&self, target: usize, connection: D::Connection) {
-        if self.driver.usable(&connection)
+    fn keep(&self, target: usize, connection: Connection) {
+        if connection.usable()
             && let Some(pool) = self.pools.borrow_mut().get_mut(target)
         {
             pool.push(connection);
@@ -180,7 +185,7 @@ impl<D: Driver> Context<D> {
                 // On the heap: a stream waits long for its tokens, and hardly ever for this.
                 None => Box::pin(self.connect_for(target, seen)).await?,
             };
-            let result = self.driver.operate(&mut connection, due.ask, seen).await;
+            let result = connection.operate(due.ask, seen).await;
             let stale = was_kept
                 && seen.first_byte_ns.is_none()
                 && matches!(&result, Err(fault) if matches!(fault.class, Class::Send | Class::ResetBeforeResponse));
@@ -206,7 +211,7 @@ impl<D: Driver> Context<D> {
                 None => Class::TimeoutFirstByte,
                 Some(_) => Class::TimeoutTotal,
             };
-            Err(Fault::new(class, format!("no complete answer within {:?}", self.timeout)))
+            Err(Fault::new(class, format!("no complete response within {:?}", self.timeout)))
         });
         flight.end(result)
     }
@@ -235,7 +240,7 @@ async fn within<F: Future>(most: Duration, mut future: Pin<&mut F>) -> Option<F:
 }
 
 /// Sends `due` and whatever follows it in the same slot.
-pub(super) async fn lane<D: Driver>(cx: Rc<Context<D>>, due: Due) {
+pub(super) async fn lane(cx: Rc<Context>, due: Due) {
     let mut next = Some(due);
     while let Some(due) = next.take() {
         let (end, pause) = cx.request(due).await;
@@ -245,14 +250,14 @@ pub(super) async fn lane<D: Driver>(cx: Rc<Context<D>>, due: Due) {
 }
 
 /// A request that has begun: when it is dropped before its end it was cancelled.
-struct Flight<'a, D: Driver> {
-    cx: &'a Context<D>,
+struct Flight<'a> {
+    cx: &'a Context,
     row: Row,
     over: bool,
 }
 
-impl<'a, D: Driver> Flight<'a, D> {
-    fn begin(cx: &'a Context<D>, due: Due) -> Self {
+impl<'a> Flight<'a> {
+    fn begin(cx: &'a Context, due: Due) -> Self {
         let dequeued_ns = mono_ns();
         cx.recorder.borrow_mut().begin(due.ask.phase, dequeued_ns);
         let row = Row {
@@ -310,7 +315,7 @@ impl<'a, D: Driver> Flight<'a, D> {
     }
 }
 
-impl<D: Driver> Drop for Flight<'_, D> {
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
         if !self.over {
             self.row.end_ns = mono_ns();

@@ -22,7 +22,7 @@ use crate::{
         pacer::{Pacer, SPIN_NS},
         process_cost, thread_cpu_ns, thread_waited_ns,
     },
-    driver::Driver,
+    driver::any::AnyDriver,
     error::Fatal,
     job::{Job, Link, Made, Ready, Start, Stop},
     record::{
@@ -50,12 +50,16 @@ const AHEAD_NS: u64 = 15_000;
 /// Requests sent before other tasks get their turn, when many are due at once.
 const BURST: usize = 64;
 
-/// Runs one worker's part: prepares, reports ready, waits for the start, runs the plan.
-pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRecord, Fatal> {
+/// Runs one worker's part with a driver that is prepared: reports ready, waits for the start, runs the
+/// plan. `room` is the most requests in flight ([`limits::descriptors`]).
+pub(crate) async fn run(
+    job: &Job,
+    driver: Box<dyn AnyDriver>,
+    room: u64,
+    link: Link,
+) -> Result<WorkerRecord, Fatal> {
     let made = job.made()?;
     let plan = &made.plan;
-    let room = limits::descriptors(&job, plan)?;
-    let driver = D::prepare(&job).await?;
     let template = WorkerRecord {
         protocol: PROTOCOL,
         rank: job.rank,
@@ -72,15 +76,15 @@ pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRec
     };
     let mut recorder = Recorder::create(&job.folder, template, link.progress.clone())?;
     recorder.watch(job.plan.load.stop.and_then(|rules| Judge::wanted_times(&rules)));
-    let spin = may_spin(&job);
-    let cx = Rc::new(Context::new(driver, recorder, &job, if spin { AHEAD_NS } else { 0 }));
+    let spin = may_spin(job);
+    let cx = Rc::new(Context::new(driver, recorder, job, if spin { AHEAD_NS } else { 0 }));
     cx.open_ahead(plan).await?;
     let Link { ready, start, stop, progress } = link;
     // The other side is gone only when the program ends.
     let _ignored = ready
         .send(Ready { plan_hash: plan.hash.clone(), workload_hash: made.workload.record().hash });
     let Ok(start) = start.await else {
-        return Err(Fatal::loadgen("waiting for the start: it was called off"));
+        return Err(Fatal::loadgen("waiting for the start: it was cancelled"));
     };
     let mut drive = Drive {
         pacer: Pacer::new(spin)
@@ -104,7 +108,7 @@ pub(crate) async fn run<D: Driver>(job: Rc<Job>, link: Link) -> Result<WorkerRec
         made: Arc::clone(&made),
         cx,
     };
-    drive.start(&made, &job, start).await?;
+    drive.start(&made, job, start).await?;
     drive.go().await?;
     Ok(drive.finish().await)
 }
@@ -124,8 +128,8 @@ fn may_spin(job: &Job) -> bool {
 }
 
 /// The running loop.
-struct Drive<D: Driver> {
-    cx: Rc<Context<D>>,
+struct Drive {
+    cx: Rc<Context>,
     lanes: JoinSet<()>,
     pacer: Pacer,
     stalls: Stalls,
@@ -145,7 +149,7 @@ struct Drive<D: Driver> {
     made: Arc<Made>,
 }
 
-impl<D: Driver> Drive<D> {
+impl Drive {
     /// Waits for the common start.
     async fn start(&mut self, made: &Arc<Made>, job: &Job, start: Start) -> Result<(), Fatal> {
         let (at, plan) = (start.at_mono_ns, &made.plan);

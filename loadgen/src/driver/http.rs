@@ -63,7 +63,7 @@ impl Protocol for Http {
         let plain = example.bytes().all(|byte| byte.is_ascii_graphic());
         if !example.is_empty() && (!plain || example.parse::<Uri>().is_err()) {
             return Err(wrong("path", &path, "it is not a path")
-                .hint("blanks and other signs are written as %20 and the like"));
+                .hint("escape spaces and special characters, such as %20"));
         }
         let (fixed, path) = match made.fixed() {
             Some(fixed) => (fixed.to_owned(), None),
@@ -75,7 +75,7 @@ impl Protocol for Http {
                 name.parse().map_err(|_| wrong("header", name, "it is not a header name"))?;
             let value = value
                 .parse()
-                .map_err(|_| wrong("header", name, "its value has characters that it must not"))?;
+                .map_err(|_| wrong("header", name, "its value has invalid characters"))?;
             route = route.header(key, value);
         }
         let made = template("body", &body.unwrap_or_default())?;
@@ -153,7 +153,7 @@ impl Reply for Checked {
             Some(finder) if !self.found => Err(Fault::new(
                 Class::VerifyMismatch,
                 format!(
-                    "the answer does not contain '{}'",
+                    "the response does not contain '{}'",
                     String::from_utf8_lossy(finder.needle())
                 ),
             )),

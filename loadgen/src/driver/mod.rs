@@ -5,8 +5,9 @@
 //! over HTTP are a [`protocol::Protocol`]; others, which bring their own connections, a
 //! [`Driver`].
 
+mod alternative;
+pub(crate) mod any;
 pub(crate) mod command;
-mod either;
 pub(crate) mod embeddings;
 mod error_text;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod vectors;
 
 use crate::{error::Fatal, fault::Fault, job::Job, plan::Ask, record::row::Seen};
 
-/// One protocol.
+/// One protocol with its own connections; [`any::own`] makes what the loop sees of it.
 pub(crate) trait Driver: Sized + 'static {
     /// What is kept between requests.
     type Connection: 'static;

@@ -14,7 +14,7 @@ use aifb_schema::{
 use serde_json::{Map, Value};
 
 use super::{
-    either::Either,
+    alternative::Either,
     llm::{self, Asked},
     ollama_answer::{Embedded, Generated, Pulled, whole},
     protocol::Protocol,
@@ -161,7 +161,7 @@ impl Server<'_> {
                 self.failed(
                     "pulling",
                     &fault,
-                    "is the name of the model right, and does the server reach its registry?",
+                    "check the name of the model and the server's access to its registry",
                 )
             })?;
             say(&format!("model '{}' is pulled", self.model));

@@ -32,7 +32,7 @@ impl Reply for Generated {
         let kind = head.content_type().unwrap_or_default();
         Err(Fault::new(
             Class::Parse,
-            format!("the answer is '{kind}', expected application/x-ndjson"),
+            format!("the response is '{kind}', expected application/x-ndjson"),
         ))
     }
 
@@ -52,10 +52,10 @@ pub(super) fn whole() -> Answered<impl Answer> {
         line.fault()?;
         line.note(seen);
         if !line.done {
-            return Err(Fault::new(Class::TruncatedStream, "the answer does not say done"));
+            return Err(Fault::new(Class::TruncatedStream, "the response has no done"));
         }
         if !line.has_content() && line.eval_count.unwrap_or(0) == 0 {
-            return Err(Fault::new(Class::EmptyResponse, "the answer has no content"));
+            return Err(Fault::new(Class::EmptyResponse, "the response has no content"));
         }
         Ok(())
     })
@@ -100,7 +100,7 @@ impl Events for Stream {
             ));
         }
         if events == 0 && counted == 0 {
-            return Err(Fault::new(Class::EmptyResponse, "the answer has no content"));
+            return Err(Fault::new(Class::EmptyResponse, "the response has no content"));
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Events for Pulled {
         if self.success {
             return Ok(());
         }
-        Err(Fault::new(Class::TruncatedStream, "the server did not say success"))
+        Err(Fault::new(Class::TruncatedStream, "the server did not report success"))
     }
 }
 

@@ -6,7 +6,7 @@ use aifb_schema::recipe::Driver as Word;
 use serde_json::Value;
 
 use super::{
-    either::Either,
+    alternative::Either,
     llm::{self, Asked},
     openai_answer::{Streamed, whole},
     protocol::Protocol,

@@ -41,7 +41,7 @@ pub(super) fn whole() -> Answered<impl crate::wire::reply::Answer> {
                 // No choices at all: this is not a completion.
                 Class::Parse
             };
-            return Err(Fault::new(class, "the answer has no content"));
+            return Err(Fault::new(class, "the response has no content"));
         }
         Ok(())
     })
@@ -140,7 +140,7 @@ impl Events for Stream {
         // Tokens may have no text of their own (a part of a character, say): where the server
         // says that it made some, the answer is whole, and its time to first token is absent.
         if events == 0 && self.counts.output().unwrap_or(0) == 0 {
-            return Err(Fault::new(Class::EmptyResponse, "the answer has no content"));
+            return Err(Fault::new(Class::EmptyResponse, "the response has no content"));
         }
         Ok(())
     }

@@ -238,8 +238,8 @@ impl Postgresql {
                 .hint("the password is POSTGRES_PASSWORD in the service's env; user and database stand under the load's postgresql")
         })?;
         let fail = |fault: Fault| {
-            Fatal::service(format!("making table {name}: {}", fault.message))
-                .hint("the user needs the right to create tables in the database")
+            Fatal::service(format!("creating table {name}: {}", fault.message))
+                .hint("the user needs the privilege to create tables in the database")
         };
         loop {
             let found = link.table_state(name).await.map_err(fail)?;

@@ -1,20 +1,16 @@
 //! Protocols over HTTP: what is asked and what an answer means, without sockets.
 //!
 //! A new protocol is one file with a type that is a [`Protocol`], and one line in
-//! [`crate::registry`]. [`HttpDriver`] makes a driver of it, on every engine.
-
-use std::borrow::Cow;
+//! [`crate::registry`]. [`super::any::over_http`] makes a driver of it, on every engine.
 
 use aifb_schema::recipe::HttpVersion;
 
-use super::Driver;
 use crate::{
     error::Fatal,
     fault::Fault,
     job::Job,
     plan::Ask,
-    record::row::Seen,
-    wire::{Connection, Reply, Request, Wire},
+    wire::{Reply, Request, Wire},
 };
 
 /// One protocol over HTTP.
@@ -37,52 +33,4 @@ pub(crate) trait Protocol: Sized + 'static {
 
     /// What its answer means.
     fn reply(&self, ask: Ask) -> impl Reply + 'static;
-}
-
-/// The driver of a protocol over HTTP.
-pub(crate) struct HttpDriver<P> {
-    protocol: P,
-    wire: Wire,
-}
-
-impl<P: Protocol> Driver for HttpDriver<P> {
-    type Connection = Connection;
-
-    async fn prepare(job: &Job) -> Result<Self, Fatal> {
-        let mut plan = Cow::Borrowed(&job.plan);
-        if let Some(name) = P::PORT {
-            for endpoint in &mut plan.to_mut().endpoints {
-                endpoint.url = endpoint.url_of(name);
-            }
-        }
-        let wire = Wire::new(&plan, P::HTTP).await?;
-        let protocol = P::prepare(job, &wire).await?;
-        Ok(Self { protocol, wire })
-    }
-
-    fn targets(&self) -> usize {
-        self.wire.targets()
-    }
-
-    async fn connect(&self, target: usize) -> Result<Connection, Fault> {
-        self.wire.connect(target).await
-    }
-
-    fn usable(&self, connection: &Connection) -> bool {
-        connection.usable()
-    }
-
-    fn operation(&self, ask: Ask) -> &'static str {
-        self.protocol.operation(ask)
-    }
-
-    async fn operate(
-        &self,
-        connection: &mut Connection,
-        ask: Ask,
-        seen: &mut Seen,
-    ) -> Result<(), Fault> {
-        let request = self.protocol.request(connection.target, ask)?;
-        connection.exchange(&request, || self.protocol.reply(ask), seen).await.map(drop)
-    }
 }

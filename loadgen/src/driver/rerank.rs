@@ -122,7 +122,7 @@ impl Answer for Expected {
         seen.input_tokens = usage.or_else(meta);
         let wrong = |text: String| Err(Fault::new(Class::VerifyMismatch, text));
         if body.results.is_empty() {
-            return Err(Fault::new(Class::EmptyResponse, "the answer has no results"));
+            return Err(Fault::new(Class::EmptyResponse, "the response has no results"));
         }
         if body.results.len() != self.results {
             return wrong(format!("{} results, expected {}", body.results.len(), self.results));

@@ -47,7 +47,7 @@ pub(super) fn check(
     dimensions: Option<usize>,
 ) -> Result<(), Fault> {
     if vectors.is_empty() {
-        return Err(Fault::new(Class::EmptyResponse, "the answer has no vectors"));
+        return Err(Fault::new(Class::EmptyResponse, "the response has no vectors"));
     }
     let wrong = |text: String| Err(Fault::new(Class::VerifyMismatch, text));
     if vectors.len() != count {

@@ -78,8 +78,10 @@ fn workers(folder: &Path) -> Result<Left, Fatal> {
         }
     }
     match size {
-        0 => Err(wrong("no worker left a record".into())),
-        size if size > WORKERS_MAX => Err(wrong(format!("a record tells of {size} workers"))),
+        0 => Err(wrong("there is no record of any worker".into())),
+        size if size > WORKERS_MAX => {
+            Err(wrong(format!("a record is of a load with {size} workers")))
+        }
         size => {
             let lost = (0..size).filter(|rank| !ended.contains(rank)).collect();
             Ok(Left { size, lost, level })

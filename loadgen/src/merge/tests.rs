@@ -227,7 +227,7 @@ fn a_lost_worker_is_named() {
     assert_eq!((result.counts.planned, result.counts.sent), (Some(1000), 334 + 100));
     assert_eq!(result.counts.unsent, Some(1000 - 434));
     let message = &result.verdicts.iter().find(|v| v.kind == "incomplete").unwrap().message;
-    assert!(message.contains("lost 2 of 3 workers: rank 1, 2"), "{message}");
+    assert!(message.contains("2 of 3 workers lost: rank 1, 2"), "{message}");
     assert_eq!(
         result.plan.hash,
         Shape::combined_hash(

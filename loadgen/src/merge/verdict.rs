@@ -89,17 +89,17 @@ fn incomplete(parts: &[Part]) -> Option<Verdict> {
         };
         return verdict(
             "incomplete",
-            format!("lost {} of {} workers: rank {}{of}", lost.len(), parts.len(), lost.join(", ")),
+            format!("{} of {} workers lost: rank {}{of}", lost.len(), parts.len(), lost.join(", ")),
         );
     }
     let part = parts.iter().find(|part| !part.complete)?;
     let record = &part.record;
     let why = match (&record.stopped, &record.write_error) {
         (Some(reason), _) => {
-            format!("rank {} was stopped before its plan was done: {reason}", part.rank)
+            format!("worker {} was stopped before its plan was complete: {reason}", part.rank)
         }
         (None, error) => format!(
-            "rank {} could not keep {} rows: {}",
+            "worker {} could not write {} rows: {}",
             part.rank,
             record.rows_dropped,
             error.as_deref().unwrap_or("the file system was too slow")
@@ -114,7 +114,8 @@ fn met_by_files(job: &Job) -> Option<Verdict> {
     verdict(
         "met_by_files",
         format!(
-            "the workers met through files, since {why}: there were no live figures, and nobody measured the nodes' clocks against each other"
+            "the workers synchronized through files, since {why}; there were no live metrics, and \
+             clock offsets between nodes were not measured"
         ),
     )
 }
@@ -128,7 +129,9 @@ fn saturated_by_lag(metrics: &Metrics, own_lag: Option<Distribution>) -> Option<
     verdict(
         "client_saturated",
         format!(
-            "the client sent late: p99 of client lag without connecting {:.3} ms, limit {:.3} ms (the larger of 1 ms and 2 % of the median response); use more clients or fewer requests",
+            "load generator fell behind: p99 send delay (connecting excluded) {:.3} ms, limit \
+             {:.3} ms (the larger of 1 ms and 2 % of the median response time); use more clients \
+             or fewer requests",
             lag.p99 * 1e3,
             limit * 1e3
         ),
@@ -151,7 +154,7 @@ fn saturated_by_cpu(parts: &[Part]) -> Option<Verdict> {
     verdict(
         "client_saturated",
         format!(
-            "rank {rank} used {:.0} % of a core, limit {:.0} %; use more clients",
+            "worker {rank} used {:.0} % of a core, limit {:.0} %; use more clients",
             worst * 100.0,
             CPU_SHARE * 100.0
         ),
@@ -174,7 +177,8 @@ fn saturated_by_waiting(parts: &[Part]) -> Option<Verdict> {
     verdict(
         "client_saturated",
         format!(
-            "rank {rank} waited for a CPU for {:.0} % of the time, limit {:.0} %: answers were stamped late; give the clients cores of their own",
+            "worker {rank} was CPU-starved for {:.0} % of the run, limit {:.0} %; its timestamps \
+             may be late; give the clients cores of their own",
             worst * 100.0,
             WAIT_SHARE * 100.0
         ),
@@ -190,7 +194,8 @@ fn stalled(parts: &[Part]) -> Option<Verdict> {
     verdict(
         "client_stall",
         format!(
-            "rank {} did not run for {:.0} ms at a stretch, {:.0} ms in all; the node was busy or the client was stopped",
+            "worker {} stalled: longest pause {:.0} ms, {:.0} ms in total; the node was busy or \
+             the client was suspended",
             worst.rank,
             seconds(client.stall_max_ns) * 1e3,
             seconds(client.stall_sum_ns) * 1e3
@@ -202,7 +207,7 @@ fn not_delivered(job: &Job, counts: &Counts, tally: &Tally) -> Option<Verdict> {
     let at = match &job.shape.arrival {
         Arrival::Open { rate, ramp: None, .. } => format!("at {rate}"),
         Arrival::Open { rate, ramp: Some(ramp), .. } => format!("from {} to {rate}", ramp.from),
-        Arrival::Trace { .. } => "as the trace says".to_owned(),
+        Arrival::Trace { .. } => "according to the trace".to_owned(),
         Arrival::Closed { .. } => return None,
     };
     let planned = counts.planned.filter(|planned| *planned > 0)?;
@@ -213,7 +218,8 @@ fn not_delivered(job: &Job, counts: &Counts, tally: &Tally) -> Option<Verdict> {
     verdict(
         "rate_not_delivered",
         format!(
-            "{} of {planned} requests ({:.1} %) were sent in time {at}, limit {:.0} %; {} were not sent at all",
+            "target rate not achieved: {} of {planned} requests ({:.1} %) were sent in time {at}, \
+             limit {:.0} %; {} were not sent",
             tally.in_window,
             share * 100.0,
             DELIVERED_SHARE * 100.0,
@@ -239,8 +245,9 @@ fn too_few(metrics: &Metrics, counts: &Counts) -> Option<Verdict> {
     verdict(
         "too_few_samples",
         format!(
-            "{count} successful requests: {} is the largest value (p99 needs {})",
+            "too few samples: {} {} the maximum ({count} successful requests, p99 needs {})",
             lacking.join(", "),
+            if lacking.len() == 1 { "equals" } else { "equal" },
             Quantile::P99.values_needed()
         ),
     )
@@ -251,7 +258,7 @@ fn clock(client: &ClientRecord) -> Option<Verdict> {
     verdict(
         "clock_error",
         format!(
-            "the common start is uncertain by {:.3} ms, limit {:.3} ms",
+            "the error of the workers' common start is {:.3} ms, limit {:.3} ms",
             seconds(error) * 1e3,
             seconds(CLOCK_ERROR_MAX_NS) * 1e3
         ),
@@ -263,7 +270,9 @@ fn delayed_ack(times: Option<&Histogram>) -> Option<Verdict> {
     verdict(
         "delayed_ack_plateau",
         format!(
-            "{:.0} % of the answers took 38 to 46 ms, the fastest {:.3} ms: header and body wait for a delayed acknowledgement; turn off Nagle's algorithm in the server (TCP_NODELAY)",
+            "{:.0} % of the responses took 38 to 46 ms, the fastest {:.3} ms: the server waits \
+             for a delayed acknowledgement between header and body; disable Nagle's algorithm in \
+             the server (TCP_NODELAY)",
             plateau.share * 100.0,
             seconds(plateau.fastest_ns) * 1e3
         ),
@@ -282,7 +291,9 @@ fn cached(parts: &[Part], tally: &Tally) -> Option<Verdict> {
     verdict(
         "cached_prompts",
         format!(
-            "{:.0} % of the input tokens came from the server's prefix cache, the plan repeats {:.0} %, limit {:.0} %: times to first token are too good; restart the service or change the seed",
+            "{:.0} % of the input tokens came from the server's prefix cache, but the plan \
+             repeats only {:.0} % (limit {:.0} %), so times to first token are too low; restart \
+             the service or change the seed",
             share * 100.0,
             planned * 100.0,
             (planned + CACHED_SHARE) * 100.0

@@ -143,7 +143,7 @@ impl Shape {
             ));
         }
         if shape.ramps() && shape.ramp_ns().is_none() {
-            return Err(refused("how long does the ramp take?".to_owned())
+            return Err(refused("the length of the ramp is not set".to_owned())
                 .hint("measure for a time, or add over: 60s to the ramp"));
         }
         Ok(shape)

@@ -124,7 +124,7 @@ fn entries(file: impl Read) -> Result<(Vec<Entry>, String), String> {
             }
             _ => {}
         }
-        let text = std::str::from_utf8(&line).map_err(|_| format!("line {number} is no text"))?;
+        let text = std::str::from_utf8(&line).map_err(|_| format!("line {number} is not text"))?;
         // A byte order mark is what some editors put in front.
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
@@ -219,13 +219,13 @@ impl Columns {
             |index: usize| fields.get(index).copied().ok_or_else(|| "too few fields".to_owned());
         let time = field(self.time)?;
         let at = if self.dates {
-            date(time).ok_or_else(|| format!("'{time}' is no date and time"))?
+            date(time).ok_or_else(|| format!("'{time}' is not a date and time"))?
         } else {
-            time.parse().map_err(|_| format!("'{time}' is no number of seconds"))?
+            time.parse().map_err(|_| format!("'{time}' is not a number of seconds"))?
         };
         let count = |index: usize| {
             let text = field(index)?;
-            text.parse::<u64>().map_err(|_| format!("'{text}' is no number of tokens"))
+            text.parse::<u64>().map_err(|_| format!("'{text}' is not a number of tokens"))
         };
         entry(at, Some(count(self.input)?), Some(count(self.output)?))
     }

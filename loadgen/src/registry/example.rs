@@ -3,16 +3,16 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    rc::Rc,
     sync::Arc,
 };
 
 use aifb_schema::{control::LoadPlan, run::Endpoint};
 use tokio::sync::{oneshot, watch};
 
-use super::over_http;
 use crate::{
     clock::mono_ns,
+    drive,
+    driver::{any::over_http, example_driver::Embed},
     job::{Job, Link, Start},
     record::Progress,
 };
@@ -74,7 +74,6 @@ fn run(answer: &'static str, engine: &str) -> crate::record::checkpoint::WorkerR
     };
     let mut job = Job::new(plan, 0).unwrap();
     job.make().unwrap();
-    let job = Rc::new(job);
     let (ready, _is_ready) = oneshot::channel();
     let (begin, start) = oneshot::channel();
     begin.send(Start { at_mono_ns: mono_ns(), clock_error_ns: 0 }).unwrap();
@@ -84,7 +83,11 @@ fn run(answer: &'static str, engine: &str) -> crate::record::checkpoint::WorkerR
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .unwrap();
-    runtime.block_on(over_http::<crate::driver::example_driver::Embed>(job, link)).unwrap()
+    let run = async {
+        let driver = over_http::<Embed>(&job).await?;
+        drive::run(&job, driver, 64, link).await
+    };
+    runtime.block_on(run).unwrap()
 }
 
 #[test]

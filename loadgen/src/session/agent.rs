@@ -52,7 +52,7 @@ impl Agent {
         let record = place.agent().map_err(NoAgent::Wrong)?;
         let fail = |cause: String| {
             Fatal::node(format!("connecting to the agent on node '{}': {cause}", record.node))
-                .hint("is the run still going on? see run.json and the agent.log of the node")
+                .hint("check that the run is active: see run.json and the node's agent.log")
         };
         let wrong = |error: io::Error| NoAgent::Wrong(fail(error.to_string()));
         let address = SocketAddr::from_abstract_name(record.socket.as_bytes()).map_err(wrong)?;
@@ -79,7 +79,7 @@ impl Agent {
         line.push(b'\n');
         match tokio::time::timeout(SEND_MAX, self.out.write_all(&line)).await {
             Ok(written) => written.map_err(|error| lost(&error.to_string())),
-            Err(_) => Err(lost("it does not read")),
+            Err(_) => Err(lost("it does not read its messages its messages")),
         }
     }
 
@@ -121,6 +121,6 @@ impl Agent {
 }
 
 fn lost(cause: &str) -> Fatal {
-    Fatal::node(format!("talking to the agent of this node: {cause}"))
+    Fatal::node(format!("communicating with the agent of this node: {cause}"))
         .hint("see run.json and the agent.log of the node")
 }

@@ -39,7 +39,10 @@ pub(super) fn run(
 ) -> Result<i32, Fatal> {
     let neither = |cause: String| {
         let mut fatal = why.clone();
-        fatal.0.reason.push_str(&format!("; nor can its workers meet through files: {cause}"));
+        fatal
+            .0
+            .reason
+            .push_str(&format!("; its workers cannot synchronize through files either: {cause}"));
         fatal
     };
     let plan = plan(place, wanted).map_err(neither)?;
@@ -60,7 +63,7 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
         return Err(format!("the run is '{}'", run.state.as_str()));
     }
     if wanted.workers.is_some() {
-        return Err("the coordinator deals out the ranks of several steps".to_owned());
+        return Err("only the coordinator can assign ranks over several steps".to_owned());
     }
     let Point { settings, recipe, .. } = point(place, wanted)?;
     let load = recipe.load.iter().find(|load| load.name == *wanted.load);
@@ -101,13 +104,15 @@ fn point(place: &Place, wanted: &Wanted<'_>) -> Result<Point, String> {
 /// Whether the load can do without the coordinator.
 fn needs_nobody(load: &Load, service: Option<&Service>, size: u32) -> Result<(), String> {
     if load.search.is_some() {
-        return Err("the coordinator chooses the probes of its search".to_owned());
+        return Err("only the coordinator can choose the probes of a search".to_owned());
     }
     if load.stop.is_some() && size > 1 {
-        return Err("nobody else sees all workers, as the rules of 'stop' must".to_owned());
+        return Err(
+            "only the coordinator can evaluate the rules of 'stop' over all workers".to_owned()
+        );
     }
     match service.and_then(secret) {
-        Some(name) => Err(format!("only an agent knows the secret '{name}' of the service")),
+        Some(name) => Err(format!("only an agent has the secret '{name}' of the service")),
         None => Ok(()),
     }
 }
@@ -133,7 +138,7 @@ fn endpoints(run_dir: &Path, service: &str) -> Result<Vec<Endpoint>, String> {
         .collect();
     found.sort_by_key(|endpoint| endpoint.replica);
     if found.is_empty() && !service.is_empty() {
-        return Err(format!("service '{service}' has told no endpoint"));
+        return Err(format!("service '{service}' has no endpoint"));
     }
     Ok(found)
 }

@@ -352,7 +352,7 @@ impl Session {
 fn alone(job: &Job, strict: bool, lost: Fatal) -> Result<i32, Fatal> {
     if job.plan.size > 1 {
         return Err(Fatal::node(format!(
-            "{}; this worker's records are whole, but nobody is left to merge them",
+            "{}; this worker's records are complete, but not merged with the others",
             lost.0.reason
         )));
     }

@@ -102,7 +102,7 @@ impl Join {
             .or_else(|| number("SLURM_NTASKS"));
         let (Some(rank), Some(size)) = (options.rank.or_else(|| number("SLURM_PROCID")), size)
         else {
-            return Err(Fatal::usage("joining a load: which rank of how many is this?")
+            return Err(Fatal::usage("joining a load: rank and number of ranks are unknown")
                 .hint("start it with srun, or give --rank R --ranks N"));
         };
         if rank >= size || size > RANKS_MAX {
@@ -125,7 +125,7 @@ impl Join {
     ) -> Result<Self, String> {
         let before = [folder.join(file::RESULT), record::checkpoint_path(&folder, rank)];
         match before.iter().find(|path| path.exists()) {
-            Some(path) => Err(format!("'{}' is there from before", path.display())),
+            Some(path) => Err(format!("'{}' already exists", path.display())),
             None => Ok(Self { folder, rank, size, lead, because: Some(because) }),
         }
     }
@@ -161,12 +161,12 @@ impl Join {
         let hello = Hello { protocol: PROTOCOL, size: self.size, load: load_of(job) };
         let mine = self.path(&format!("rank-{}.json", self.rank));
         self.write_new(&mine, &hello).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                self.fail(format!("rank {} was here before", self.rank)).hint(match self.because {
-                    None => "each load needs a folder of its own, and each task a rank of its own",
+            io::ErrorKind::AlreadyExists => self
+                .fail(format!("rank {} has joined before", self.rank))
+                .hint(match self.because {
+                    None => "use a new folder for each load, and a different rank for each task",
                     Some(_) => "name another repeat: --repeat N",
-                })
-            }
+                }),
             _ => self.fail(error),
         })?;
         let deadline = Instant::now() + JOIN_MAX;
@@ -183,7 +183,7 @@ impl Join {
             self.write_new(&self.path(START), &start).map_err(|error| self.fail(error))?;
         }
         let start: StartFile =
-            self.wait(START, deadline + START_SLACK, cancelled, "rank 0 gave no start")?;
+            self.wait(START, deadline + START_SLACK, cancelled, "rank 0 has not set the start")?;
         self.own_start(&start)
     }
 
@@ -208,8 +208,11 @@ impl Join {
         let late = mono_ns().saturating_sub(at_mono_ns);
         if late > 0 {
             return Err(self
-                .fail(format!("this rank saw the start {} ms after it", late / 1_000_000))
-                .hint("the file system shows files late: give --lead 60s to all ranks"));
+                .fail(format!("this rank saw the start {} ms too late", late / 1_000_000))
+                .hint(
+                    "new files become visible late on this file system: give --lead 60s to all \
+                     ranks",
+                ));
         }
         Ok(Start { at_mono_ns, clock_error_ns })
     }
@@ -223,7 +226,7 @@ impl Join {
     ) -> Result<(), Fatal> {
         for rank in 1..self.size {
             let name = format!("rank-{rank}.json");
-            let missing = || format!("rank {rank} of {} has not come", self.size);
+            let missing = || format!("rank {rank} of {} has not joined", self.size);
             let theirs: Hello = self.wait(&name, deadline, cancelled, &missing())?;
             if theirs != *own {
                 return Err(self
@@ -262,9 +265,10 @@ impl Join {
                 return Err(match &self.because {
                     None => self
                         .fail(missing)
-                        .hint("were all ranks started, and do all see this folder?"),
+                        .hint("check that all ranks were started and see this folder"),
                     Some(why) => self.fail(format!("{missing} (by files, since {why})")).hint(
-                        "files help only where no worker of the load reaches its agent: see the others' output",
+                        "files work only if no worker of the load reaches its agent: see the \
+                         output of the others",
                     ),
                 });
             }
@@ -325,7 +329,7 @@ impl Join {
             if over && all_over.get_or_insert_with(Instant::now).elapsed() > MERGE_MAX {
                 return Err(self
                     .fail(format!("no result within {} s of the end", MERGE_MAX.as_secs()))
-                    .hint("the ranks' records are whole"));
+                    .hint("the ranks' records are complete"));
             }
             thread::sleep(LOOK);
         }

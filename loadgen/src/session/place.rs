@@ -97,7 +97,7 @@ impl Place {
         };
         let fail = |cause: String| {
             Fatal::node(format!("reading '{}': {cause}", path.display()))
-                .hint("is the run still going on, and does it have an agent on this node?")
+                .hint("check that the run is active and has an agent on this node")
         };
         let text = fs::read(&path).map_err(|error| fail(error.to_string()))?;
         let record: AgentRecord =

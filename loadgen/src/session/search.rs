@@ -25,7 +25,7 @@ pub(crate) fn of(options: &Run) -> Result<Option<Search>, Fatal> {
     };
     let (from, to) = (level(from)?, level(to)?);
     if std::mem::discriminant(&from) != std::mem::discriminant(&to) || from.get() >= to.get() {
-        return Err(Fatal::usage("reading --from and --to: they are no range").hint(
+        return Err(Fatal::usage("reading --from and --to: they are not a range").hint(
             "two rates (--from 1/s --to 100/s) or two numbers in flight (--from 1 --to 256)",
         ));
     }
@@ -34,7 +34,7 @@ pub(crate) fn of(options: &Run) -> Result<Option<Search>, Fatal> {
     if slo.contains_key("attainment")
         && options.slo_ttft.or(options.slo_itl).or(options.slo_e2e).is_none()
     {
-        return Err(Fatal::usage("reading --search 'attainment': of which limits?")
+        return Err(Fatal::usage("reading --search 'attainment': it needs the limits of an SLO")
             .hint("add --slo-ttft, --slo-itl or --slo-e2e"));
     }
     Ok(Some(Search { slo, from, to, within: wanted.within, probes: wanted.probes.max(1), probe }))
@@ -94,9 +94,9 @@ pub(crate) fn run(
         let (result, signal) = probe(plan, level, results.len(), runtime, &mut line)?;
         if result.probe.is_none() && signal.is_none() {
             return Err(fail(
-                "a probe's rows could not be kept, so nothing follows from it".into(),
+                "the rows of a probe could not be written, so it has no outcome".into(),
             )
-            .hint("is there room in the folder of --out or in TMPDIR?"));
+            .hint("check the free space in the folder of --out or TMPDIR"));
         }
         interrupted = signal;
         results.push(result);

@@ -73,8 +73,10 @@ pub(crate) fn run(options: &Run) -> Result<i32, Fatal> {
     if let Some(join) = &join {
         plan.size = join.size();
         if plan.load.stop.is_some() && plan.size > 1 {
-            return Err(Fatal::usage("nobody sees all workers that meet through files")
-                .hint("stop rules need a single worker, or a run with its agents"));
+            return Err(Fatal::usage(
+                "workers that synchronize through files cannot evaluate stop rules",
+            )
+            .hint("stop rules need a single worker, or a run with its agents"));
         }
         return joined(options, plan, join, &runtime);
     }

@@ -52,7 +52,7 @@ fn write(text: &mut String, result: &LoadResult) -> std::fmt::Result {
         ("e2e", metrics.e2e_seconds),
         ("total", metrics.total_seconds),
         ("service", metrics.service_seconds),
-        ("client lag", metrics.client_lag_seconds),
+        ("send delay", metrics.client_lag_seconds),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
@@ -81,10 +81,12 @@ fn write(text: &mut String, result: &LoadResult) -> std::fmt::Result {
 fn write_search(text: &mut String, search: &SearchResult) -> std::fmt::Result {
     let unit = &search.unit;
     let ends = match (search.capacity, search.beyond) {
-        (Some(low), Some(high)) => format!("capacity: {low:.3} {unit} (too much: {high:.3})"),
-        (Some(low), None) => format!("capacity: at least {low:.3} {unit}"),
-        (None, Some(high)) => format!("capacity: below {high:.3} {unit}"),
-        (None, None) => "capacity: unknown".to_owned(),
+        (Some(low), Some(high)) => {
+            format!("maximum sustained load: {low:.3} {unit} (lowest that failed: {high:.3})")
+        }
+        (Some(low), None) => format!("maximum sustained load: at least {low:.3} {unit}"),
+        (None, Some(high)) => format!("maximum sustained load: below {high:.3} {unit}"),
+        (None, None) => "maximum sustained load: unknown".to_owned(),
     };
     write!(text, "{ends}; {} probes, {}", search.probes.len(), search.reason)?;
     if let Some(knee) = search.knee {
@@ -93,16 +95,16 @@ fn write_search(text: &mut String, search: &SearchResult) -> std::fmt::Result {
     writeln!(text)?;
     for probe in &search.probes {
         let word = if probe.passed { "pass" } else { "fail" };
-        let sure = if probe.certain { "" } else { ", perhaps by chance" };
+        let sure = if probe.certain { "" } else { " (not significant at 95 %)" };
         let answered = probe.answered_per_second.unwrap_or(0.0);
         writeln!(
             text,
-            "  {:>12.3} {word}{sure}: {} ({answered:.3} answers/s)",
+            "  {:>12.3} {word}{sure}: {} ({answered:.3} responses/s)",
             probe.level, probe.why
         )?;
     }
     if search.client_limited {
-        writeln!(text, "  the client is to blame for the upper end: use more clients")?;
+        writeln!(text, "  the client limited the upper end: use more clients")?;
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 //! The thread has its own single-threaded runtime and shares nothing with the control side but
 //! the channels of [`crate::job`].
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use aifb_schema::recipe::{Arrival, Engine};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock,
-    drive::limits,
+    drive::{self, limits},
     error::Fatal,
     job::{Job, Link, Ready, Start, Stop},
     record::{Progress, checkpoint::WorkerRecord},
@@ -71,5 +71,9 @@ fn run(mut job: Job, link: Link) -> Result<WorkerRecord, Fatal> {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| Fatal::loadgen(format!("starting the runtime: {error}")))?;
-    runtime.block_on(registry::run(Rc::new(job), link))
+    runtime.block_on(async {
+        let room = limits::descriptors(&job, &job.made()?.plan)?;
+        let driver = registry::prepare(&job).await?;
+        drive::run(&job, driver, room, link).await
+    })
 }

@@ -25,7 +25,7 @@ pub(crate) trait Events {
 
 /// The fault that an answer in one piece is, whatever it says.
 pub(crate) fn no_stream() -> Fault {
-    Fault::new(Class::Parse, "the answer is one JSON text, expected a stream of events")
+    Fault::new(Class::Parse, "the response is one JSON document, expected a stream of events")
 }
 
 impl From<TooLong> for Fault {
@@ -111,7 +111,7 @@ fn expect(head: &Head<'_>, expected: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let kind = head.content_type().unwrap_or_default();
-    Err(Fault::new(Class::Parse, format!("the answer is '{kind}', expected {expected}")))
+    Err(Fault::new(Class::Parse, format!("the response is '{kind}', expected {expected}")))
 }
 
 #[cfg(test)]

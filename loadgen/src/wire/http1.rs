@@ -55,17 +55,16 @@ impl Http1 {
         self.clean && self.driven.alive() && !self.sender.is_closed() && idle
     }
 
-    /// Sends a request, hands the answer to `reply` and gives that back.
-    pub(super) async fn exchange<R: Reply>(
+    /// Sends a request and hands the answer to `receiver`.
+    pub(super) async fn exchange(
         &mut self,
         request: &Request,
-        reply: R,
+        receiver: &mut Receiver<dyn Reply>,
         seen: &mut Seen,
-    ) -> Result<R, Fault> {
+    ) -> Result<(), Fault> {
         let request = self.request(request)?;
         self.clean = false;
         let noted = Noted::begin(self.socket.clone(), seen);
-        let mut receiver = Receiver::new(reply);
         if let Err(error) = self.driven.run(self.sender.ready()).await {
             return Err(self.broken(&chain(&error)));
         }
@@ -95,8 +94,7 @@ impl Http1 {
         let end = self.socket.last_read_ns();
         self.socket.rest();
         self.driven.settle().await;
-        receiver.end(end, noted.seen)?;
-        Ok(receiver.into_reply())
+        receiver.end(end, noted.seen)
     }
 
     /// The request as hyper wants it.

@@ -62,17 +62,16 @@ impl Http2 {
         self.clean && self.driven.alive() && self.socket.is_open()
     }
 
-    /// Sends a request, hands the answer to `reply` and gives that back.
-    pub(super) async fn exchange<R: Reply>(
+    /// Sends a request and hands the answer to `receiver`.
+    pub(super) async fn exchange(
         &mut self,
         request: &Request,
-        reply: R,
+        receiver: &mut Receiver<dyn Reply>,
         seen: &mut Seen,
-    ) -> Result<R, Fault> {
+    ) -> Result<(), Fault> {
         let head = self.head(request)?;
         self.clean = false;
         let noted = Noted::begin(self.socket.clone(), seen);
-        let mut receiver = Receiver::new(reply);
         let Self { sender, driven, .. } = self;
         if let Err(error) = driven.run(poll_fn(|cx| sender.poll_ready(cx))).await {
             return Err(self.broken(&error));
@@ -112,8 +111,7 @@ impl Http2 {
         self.clean = true;
         self.socket.rest();
         self.driven.settle().await;
-        receiver.end(end, noted.seen)?;
-        Ok(receiver.into_reply())
+        receiver.end(end, noted.seen)
     }
 
     /// The request as h2 wants it.

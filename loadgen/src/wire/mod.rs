@@ -16,7 +16,7 @@ mod io;
 pub(crate) mod ndjson;
 mod open;
 pub(crate) mod raw;
-mod receiver;
+pub(crate) mod receiver;
 #[allow(dead_code, reason = "protocols with one answer use the rest")]
 pub(crate) mod reply;
 pub(crate) mod request;
@@ -27,12 +27,20 @@ pub(crate) mod target;
 mod tls;
 mod unpack;
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use aifb_schema::{
     control::LoadPlan,
     recipe::{Engine as Word, HttpVersion, Load},
 };
+
+use futures_util::future::LocalBoxFuture;
 
 use crate::{
     error::Fatal,
@@ -43,8 +51,9 @@ pub(crate) use head::{Fields, Head};
 use http1::Http1;
 use http2::Http2;
 use open::Opened;
-use raw::{Hub, Raw};
-pub(crate) use reply::{Reply, Whole};
+use raw::{Flight, Hub, Raw};
+use reply::Shared;
+pub(crate) use reply::{Replies, Reply, Whole};
 pub(crate) use request::{Request, Route};
 use target::Common;
 pub(crate) use target::Target;
@@ -72,7 +81,7 @@ impl Kind {
         let version = match (only, load.http_version) {
             (Some(only), Some(asked)) if only != asked => {
                 return Err(wrong(format!(
-                    "driver {} speaks HTTP/{} only",
+                    "driver {} supports HTTP/{} only",
                     load.driver.as_str(),
                     only.as_str()
                 )));
@@ -84,8 +93,8 @@ impl Kind {
             (HttpVersion::Http1, Word::Auto | Word::Raw) => Self::Raw1,
             (HttpVersion::Http2, Word::Auto | Word::Hyper) => Self::Hyper2,
             (HttpVersion::Http2, Word::Raw) => {
-                return Err(wrong("engine raw speaks HTTP/1.1 only".to_owned())
-                    .hint("leave the engine out, or take hyper"));
+                return Err(wrong("engine raw supports HTTP/1.1 only".to_owned())
+                    .hint("omit the engine, or use hyper"));
             }
         };
         Ok((kind, version))
@@ -149,12 +158,28 @@ impl Wire {
         reply: R,
         most: Duration,
     ) -> Result<R, Fault> {
+        let reply = Rc::new(RefCell::new(reply));
+        self.fetch(target, request, &Shared(Rc::clone(&reply)), most).await?;
+        // The exchange is over and has let go of it.
+        let reply = Rc::try_unwrap(reply).ok().map(RefCell::into_inner);
+        reply.ok_or_else(|| Fault::new(Class::Send, "the exchange did not end"))
+    }
+
+    /// One request on a connection of its own, within `most`.
+    async fn fetch(
+        &self,
+        target: usize,
+        request: &Request,
+        replies: &dyn Replies,
+        most: Duration,
+    ) -> Result<(), Fault> {
         let exchange = async {
             let mut connection = self.connect(target).await?;
-            connection.exchange(request, || reply, &mut Seen::default()).await
+            let mut seen = Seen::default();
+            connection.exchange(request.clone(), replies, &mut seen)?.await
         };
         tokio::time::timeout(most, exchange).await.unwrap_or_else(|_| {
-            Err(Fault::new(Class::TimeoutTotal, format!("no answer within {most:?}")))
+            Err(Fault::new(Class::TimeoutTotal, format!("no response within {most:?}")))
         })
     }
 
@@ -183,7 +208,7 @@ impl Wire {
     ) -> Result<serde_json::Value, Fault> {
         let bytes = self.whole(target, request, most).await?;
         serde_json::from_slice(&bytes)
-            .map_err(|error| Fault::new(Class::Parse, format!("reading the answer: {error}")))
+            .map_err(|error| Fault::new(Class::Parse, format!("reading the response: {error}")))
     }
 }
 
@@ -216,25 +241,54 @@ impl Connection {
         }
     }
 
-    /// Sends a request, hands the answer to what `reply` makes and gives that back.
+    /// Sends a request; its answer goes to the reply that `replies` makes.
     ///
     /// # Errors
-    /// If no complete answer of status 2xx comes, or `reply` does not like it.
-    pub(crate) async fn exchange<R: Reply + 'static>(
-        &mut self,
-        request: &Request,
-        reply: impl FnOnce() -> R,
-        seen: &mut Seen,
-    ) -> Result<R, Fault> {
+    /// If it cannot be sent; from what is given back, if no complete answer of status 2xx comes or
+    /// the reply does not like it.
+    pub(crate) fn exchange<'a>(
+        &'a mut self,
+        request: Request,
+        replies: &dyn Replies,
+        seen: &'a mut Seen,
+    ) -> Result<Exchange<'a>, Fault> {
         // Of a connection that was opened before it was needed, a request tells nothing.
         if let (Some(opened), true) = (self.opened.take(), seen.connect_ns.is_some()) {
             seen.tls_ns = opened.tls_ns;
         }
-        match &mut self.engine {
-            // Boxed, so that each stream of the raw engine does not keep room for theirs.
-            Engine::Http1(engine) => Box::pin(engine.exchange(request, reply(), seen)).await,
-            Engine::Http2(engine) => Box::pin(engine.exchange(request, reply(), seen)).await,
-            Engine::Raw(engine) => engine.exchange(request, reply, seen).await,
+        Ok(match &mut self.engine {
+            Engine::Http1(engine) => {
+                let mut receiver = replies.receiver();
+                Exchange::Boxed(Box::pin(async move {
+                    engine.exchange(&request, &mut receiver, seen).await
+                }))
+            }
+            Engine::Http2(engine) => {
+                let mut receiver = replies.receiver();
+                Exchange::Boxed(Box::pin(async move {
+                    engine.exchange(&request, &mut receiver, seen).await
+                }))
+            }
+            Engine::Raw(engine) => Exchange::Raw(engine.exchange(&request, replies, seen)?),
+        })
+    }
+}
+
+/// A request in flight: a future that ends with its answer.
+pub(crate) enum Exchange<'a> {
+    /// On the raw engine, which keeps all of it elsewhere.
+    Raw(Flight<'a>),
+    /// On another, whose state is larger.
+    Boxed(LocalBoxFuture<'a, Result<(), Fault>>),
+}
+
+impl Future for Exchange<'_> {
+    type Output = Result<(), Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Raw(flight) => Pin::new(flight).poll(cx),
+            Self::Boxed(exchange) => exchange.as_mut().poll(cx),
         }
     }
 }

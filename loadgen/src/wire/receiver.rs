@@ -7,24 +7,24 @@ use crate::{
 };
 
 /// Takes an answer from an engine and hands it to a [`Reply`], if its status is 2xx.
-pub(super) struct Receiver<R> {
-    reply: R,
+///
+/// The reply lies in it, as its last part: made with its own type, used as `Receiver<dyn Reply>`.
+pub(crate) struct Receiver<R: ?Sized> {
     /// Another status, with the begin of its body.
     refused: Option<(Class, u16, Vec<u8>)>,
     /// Where the body comes packed.
     unpack: Option<Box<Unpack>>,
+    reply: R,
 }
 
 impl<R: Reply> Receiver<R> {
-    pub(super) fn new(reply: R) -> Self {
-        Self { reply, refused: None, unpack: None }
+    /// Hands an answer to `reply`.
+    pub(crate) fn new(reply: R) -> Self {
+        Self { refused: None, unpack: None, reply }
     }
+}
 
-    /// What the answer was handed to.
-    pub(super) fn into_reply(self) -> R {
-        self.reply
-    }
-
+impl Receiver<dyn Reply> {
     /// Status and headers.
     pub(super) fn head(&mut self, head: &Head<'_>, seen: &mut Seen) -> Result<(), Fault> {
         seen.status = Some(head.status);
@@ -72,8 +72,8 @@ impl<R: Reply> Receiver<R> {
 }
 
 /// Content of the body.
-fn give<R: Reply>(
-    reply: &mut R,
+fn give(
+    reply: &mut dyn Reply,
     seen: &mut Seen,
     refused: &mut Option<(Class, u16, Vec<u8>)>,
     bytes: &[u8],
@@ -118,21 +118,25 @@ mod tests {
     #[test]
     fn only_success_reaches_the_reply() {
         let mut seen = Seen::default();
-        let mut receiver = Receiver::new(Whole::default());
+        let mut whole = Receiver::new(Whole::default());
+        let receiver: &mut Receiver<dyn Reply> = &mut whole;
         receiver.head(&head(200), &mut seen).unwrap();
         receiver.body(b"yes", 3, &mut seen).unwrap();
         receiver.end(4, &mut seen).unwrap();
-        let whole = receiver.into_reply();
-        assert_eq!((whole.bytes(), seen.status, seen.end_ns), (&b"yes"[..], Some(200), Some(4)));
+        assert_eq!(
+            (whole.reply.bytes(), seen.status, seen.end_ns),
+            (&b"yes"[..], Some(200), Some(4))
+        );
         for (status, class) in
             [(302, Class::Status3xx), (404, Class::Status4xx), (503, Class::Status5xx)]
         {
             let mut seen = Seen::default();
-            let mut receiver = Receiver::new(Whole::default());
+            let mut whole = Receiver::new(Whole::default());
+            let receiver: &mut Receiver<dyn Reply> = &mut whole;
             receiver.head(&head(status), &mut seen).unwrap();
             receiver.body(&[b'n'; 1000], 3, &mut seen).unwrap();
             let fault = receiver.end(4, &mut seen).unwrap_err();
-            assert_eq!((fault.class, receiver.into_reply().bytes()), (class, &b""[..]));
+            assert_eq!((fault.class, whole.reply.bytes()), (class, &b""[..]));
             assert!(fault.message.len() < 500 && fault.message.contains("nnn"), "{fault}");
         }
     }

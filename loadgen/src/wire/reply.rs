@@ -1,6 +1,12 @@
 //! What a protocol does with an answer.
 
-use super::{Fields, Head};
+use std::{cell::RefCell, rc::Rc};
+
+use super::{
+    Fields, Head,
+    raw::{Begin, InFlight},
+    receiver::Receiver,
+};
 use crate::{
     fault::{Class, Fault},
     record::row::Seen,
@@ -33,6 +39,51 @@ pub(crate) trait Reply {
     fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault>;
 }
 
+/// Makes the reply to one request, in the piece of memory in which its engine wants it: so a request
+/// allocates once, and engines are compiled once for all protocols.
+pub(crate) trait Replies {
+    /// Within a request in flight of the raw engine.
+    fn flow(&self, begin: Begin) -> InFlight;
+
+    /// Within what the engines of hyper and h2 hand an answer to.
+    fn receiver(&self) -> Box<Receiver<dyn Reply>>;
+}
+
+/// A reply that is looked at after its request, before the start.
+pub(super) struct Shared<R>(pub(super) Rc<RefCell<R>>);
+
+impl<R: Reply + 'static> Replies for Shared<R> {
+    fn flow(&self, begin: Begin) -> InFlight {
+        begin.flow(Self(Rc::clone(&self.0)))
+    }
+
+    fn receiver(&self) -> Box<Receiver<dyn Reply>> {
+        Box::new(Receiver::new(Self(Rc::clone(&self.0))))
+    }
+}
+
+impl<R: Reply> Reply for Shared<R> {
+    fn accepts(&self, status: u16) -> bool {
+        self.0.borrow().accepts(status)
+    }
+
+    fn head(&mut self, head: &Head<'_>, seen: &mut Seen) -> Result<(), Fault> {
+        self.0.borrow_mut().head(head, seen)
+    }
+
+    fn body(&mut self, bytes: &[u8], at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
+        self.0.borrow_mut().body(bytes, at_ns, seen)
+    }
+
+    fn trailers(&mut self, fields: &Fields<'_>, seen: &mut Seen) -> Result<(), Fault> {
+        self.0.borrow_mut().trailers(fields, seen)
+    }
+
+    fn end(&mut self, at_ns: u64, seen: &mut Seen) -> Result<(), Fault> {
+        self.0.borrow_mut().end(at_ns, seen)
+    }
+}
+
 /// Largest answer that is kept whole: a batch of a thousand embeddings of 4096 numbers is about
 /// 60 MB of JSON.
 pub(crate) const WHOLE_MAX: usize = 128 * 1024 * 1024;
@@ -58,7 +109,7 @@ impl Reply for Whole {
         if self.0.len() + bytes.len() > WHOLE_MAX {
             return Err(Fault::new(
                 Class::Parse,
-                format!("the answer is longer than {} MiB", WHOLE_MAX / 1024 / 1024),
+                format!("the response is longer than {} MiB", WHOLE_MAX / 1024 / 1024),
             ));
         }
         self.0.extend_from_slice(bytes);

@@ -31,14 +31,14 @@ pub(crate) async fn address(host: &str, port: u16) -> Result<SocketAddr, Fatal> 
     }
     let fail = |cause: String| {
         Fatal::service(format!("resolving host '{host}': {cause}"))
-            .hint("is the name in /etc/hosts or known to the name server?")
+            .hint("check that the name is in /etc/hosts or DNS")
     };
     let resolver = TokioResolver::builder_tokio()
         .and_then(|builder| builder.build())
         .map_err(|error| fail(error.to_string()))?;
     let found = tokio::time::timeout(LOOKUP_MAX, resolver.lookup_ip(bare))
         .await
-        .map_err(|_| fail(format!("no answer within {LOOKUP_MAX:?}")))?
+        .map_err(|_| fail(format!("no response within {LOOKUP_MAX:?}")))?
         .map_err(|error| fail(error.to_string()))?;
     let ip = found.iter().find(IpAddr::is_ipv4).or_else(|| found.iter().next());
     ip.map(|ip| SocketAddr::new(ip, port)).ok_or_else(|| fail("no address".to_owned()))

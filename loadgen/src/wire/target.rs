@@ -73,7 +73,7 @@ impl<'a> Common<'a> {
 fn key(name: Option<&str>, key: &str) -> Result<(HeaderName, HeaderValue), Fatal> {
     // The key itself is not shown.
     let wrong =
-        || Fatal::usage("reading secret API_KEY: it has characters that no header may have");
+        || Fatal::usage("reading secret API_KEY: it has characters that are invalid in a header");
     let key = key.trim();
     let (name, value) = match name {
         None => (header::AUTHORIZATION, format!("Bearer {key}")),
@@ -133,7 +133,10 @@ impl Target {
             None => Self::tcp(url, common).await?,
         };
         target.acks = common.load.quick_ack.unwrap_or(true).then(Rc::default);
-        let host = target.authority.parse().map_err(|_| wrong(url, "its host is no header"))?;
+        let host = target
+            .authority
+            .parse()
+            .map_err(|_| wrong(url, "its host is not valid in a header"))?;
         target.default_header(header::HOST, host);
         if let Some((name, value)) = &common.key {
             target.default_header(name.clone(), value.clone());
@@ -165,7 +168,7 @@ impl Target {
     fn unix(url: &str, rest: &str) -> Result<Self, Fatal> {
         let (path, base) = rest.split_once(':').unwrap_or((rest, ""));
         if !path.starts_with('/') || !(base.is_empty() || base.starts_with('/')) {
-            return Err(wrong(url, "a Unix socket has an absolute path"));
+            return Err(wrong(url, "the path of a Unix socket must be absolute"));
         }
         if path.len() > UNIX_PATH_MAX {
             return Err(Fatal::usage(format!(

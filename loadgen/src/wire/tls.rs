@@ -79,7 +79,7 @@ fn roots(ca: Option<&str>) -> Result<RootCertStore, Fatal> {
         }
     }
     if roots.is_empty() {
-        return Err(Fatal::usage("TLS: this node has no authorities to trust").hint(
+        return Err(Fatal::usage("TLS: this node has no trusted certificate authorities").hint(
             "name a file with them: tls: {ca: FILE} or --ca FILE (the system's bundle may also be \
              named by SSL_CERT_FILE)",
         ));

@@ -37,7 +37,9 @@ impl Unpack {
             }
             Some(word) => Err(Fault::new(
                 Class::Parse,
-                format!("the answer is packed as '{word}', though identity was asked for"),
+                format!(
+                    "the response has content-encoding '{word}', although identity was requested"
+                ),
             )),
         }
     }
@@ -64,7 +66,7 @@ impl Unpack {
         if self.packed > 0 {
             // What was wrong with it would have shown before: only its end can be missing.
             self.decoder.try_finish().map_err(|error| {
-                Fault::new(Class::TruncatedStream, format!("unpacking the answer: {error}"))
+                Fault::new(Class::TruncatedStream, format!("decompressing the response: {error}"))
             })?;
         }
         self.give(take)
@@ -82,7 +84,7 @@ impl Unpack {
 }
 
 fn broken(error: io::Error) -> Fault {
-    Fault::new(Class::Parse, format!("unpacking the answer: {error}"))
+    Fault::new(Class::Parse, format!("decompressing the response: {error}"))
 }
 
 /// What was unpacked of one read.
@@ -98,7 +100,7 @@ impl Write for Bounded {
         self.total = self.total.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         if self.total > self.most {
             return Err(io::Error::other(format!(
-                "it is more than {TIMES_MAX} times as long as it came"
+                "it is more than {TIMES_MAX} times as long as its compressed form"
             )));
         }
         self.text.extend_from_slice(bytes);

@@ -128,7 +128,7 @@ impl Entries {
             .map_err(|error| wrong(error.to_string()))?;
         let (mut list, left_out) = (into.list, into.left_out);
         if list.is_empty() {
-            return Err(wrong(format!("none of its {left_out} entries can be asked")));
+            return Err(wrong(format!("none of its {left_out} entries can be used")));
         }
         if dataset.shuffle {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -309,7 +309,7 @@ fn one_line(line: &[u8]) -> Result<Raw, String> {
             .into_iter()
             .map(|Message { role: word, content }| match role(&word) {
                 Some(role) => Ok((role, content)),
-                None => Err(format!("'{word}' is no role; user, assistant and system are")),
+                None => Err(format!("unknown role '{word}': expected user, assistant or system")),
             })
             .collect::<Result<_, _>>()?,
         _ => return Err("expected either prompt (or text) or messages".to_owned()),

@@ -33,7 +33,7 @@ impl Tokens {
     pub(super) fn read(path: &str) -> Result<Self, Fatal> {
         let wrong = |cause: String| {
             Fatal::usage(format!("reading tokenizer '{path}': {cause}")).hint(
-                "a tokenizer.json, as it lies beside a model's weights, on the clients' nodes",
+                "a tokenizer.json, as published with a model's weights, on the clients' nodes",
             )
         };
         let bytes = fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
@@ -52,7 +52,7 @@ impl Tokens {
 
     fn wrong(&self, cause: String) -> Fatal {
         Fatal::usage(format!("using tokenizer '{}': {cause}", self.path))
-            .hint("leave tokenizer out: then a short word counts as a token")
+            .hint("omit tokenizer: a short word then counts as one token")
     }
 
     /// Tokens of a text, without those that mark its beginning or end.
@@ -104,7 +104,7 @@ impl Tokens {
             }
         }
         Err(self.wrong(format!(
-            "only {} of its words are single tokens, {WORDS} are needed to make up prompts",
+            "only {} of its words are single tokens; synthetic prompts need {WORDS}",
             words.len()
         )))
     }

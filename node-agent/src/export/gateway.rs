@@ -86,7 +86,7 @@ impl Gateway {
         if let Some(orders) = &self.orders
             && orders.try_send(order).is_err()
         {
-            tracing::warn!("the Pushgateway does not answer; a push was left out");
+            tracing::warn!("the Pushgateway does not respond; a push was skipped");
         }
     }
 }
@@ -113,7 +113,7 @@ impl Group {
                 }
             });
             if told.is_some() {
-                tracing::info!("the Pushgateway took it");
+                tracing::info!("pushed");
             }
         }
     }

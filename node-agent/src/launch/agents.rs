@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 #[derive(Debug)]
 pub(crate) enum Happened {
     /// The coordinator said something.
-    Said(FromCoordinator),
+    Message(FromCoordinator),
     /// A process of ours has ended: which of [`Agents::pids`], and how.
     Exited(usize, Option<ExitStatus>),
     /// A signal came.
@@ -116,7 +116,7 @@ fn read_lines(output: impl Read, sender: &SyncSender<Happened>) {
             Ok(_) => {}
         }
         if let Ok(said) = serde_json::from_slice(&line)
-            && sender.send(Happened::Said(said)).is_err()
+            && sender.send(Happened::Message(said)).is_err()
         {
             return;
         }

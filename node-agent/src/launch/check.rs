@@ -32,8 +32,8 @@ fn nodes(service: &Service, allocation: &Allocation) -> Result<(), Failure> {
         return Ok(());
     }
     let nodes = if have == 1 { "1 node".to_owned() } else { format!("{have} nodes") };
-    let reason = format!("it needs {asked} nodes, the job has {nodes} for services");
-    let hint = format!("submit with --nodes={asked} (slurm: {{nodes: {asked}}}), or ask for fewer");
+    let reason = format!("it needs {asked} nodes; the job has {nodes} for services");
+    let hint = format!("submit with --nodes={asked} (slurm: {{nodes: {asked}}}), or request fewer");
     Err(Failure::new(Owner::Recipe, service.name.as_str(), reason).with_hint(hint))
 }
 
@@ -52,10 +52,9 @@ impl Sum {
         self.gpus += u64::from(service.gpus.unwrap_or(0));
         let first = |list: &Option<Vec<u64>>| list.as_ref()?.first().copied();
         let too_much = |what: &str, asked: String, have: String, option: &str| {
-            let reason = format!(
-                "with it the services need {asked} {what} of a node, the job has {have} there"
-            );
-            let hint = format!("ask for more by {option}, or give the services less");
+            let reason =
+                format!("with it the services need {asked} {what} per node; the job has {have}");
+            let hint = format!("request more with {option}, or give the services less");
             Failure::new(Owner::Recipe, service.name.as_str(), reason).with_hint(hint)
         };
         if let Some(have) = first(&allocation.cpus)
@@ -109,7 +108,7 @@ pub(crate) fn differences(recipe: &Recipe, environment: &Environment) -> Vec<Str
         let first = environment.get(&format!("{variable}_HET_GROUP_0"));
         let Some(has) = first.or_else(|| environment.get(variable)) else { continue };
         if *has != asked && !asked.split(',').any(|one| one == has) {
-            found.push(format!("the recipe asks for {option} {asked}, the job has {has}"));
+            found.push(format!("the recipe requests {option} {asked}; the job has {has}"));
         }
     }
     found
@@ -123,7 +122,7 @@ pub(crate) fn sampling(recipe: &Recipe, shortest: Option<&str>) -> Option<(Span,
         return None;
     }
     let warning =
-        format!("sampling every {shortest}, not every {asked}: min_sample of this cluster");
+        format!("sampling every {shortest} instead of {asked}: min_sample of this cluster");
     Some((shortest, warning))
 }
 

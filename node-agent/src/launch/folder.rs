@@ -42,7 +42,7 @@ impl RunFolder {
         let path = root.join(run_id);
         let failed = |doing: &str, path: &Path, error: &io::Error| {
             Failure::new(Owner::Node, "launcher", format!("{doing} '{}': {error}", path.display()))
-                .with_hint("choose a folder that you may write to by --aifb-runs or AIFB_RUNS")
+                .with_hint("choose a writable folder with --aifb-runs or AIFB_RUNS")
         };
         let text = path.to_str().map(str::to_owned).ok_or_else(|| {
             failed("using run folder", &path, &io::Error::other("the path is not UTF-8"))
@@ -53,7 +53,7 @@ impl RunFolder {
                 Failure::new(
                     Owner::Recipe,
                     "launcher",
-                    format!("a run of this job is already running or was: '{text}' exists"),
+                    format!("this job already has a run: '{text}' exists"),
                 )
                 .with_hint("a job has one run; `aifb status` shows it")
             } else {

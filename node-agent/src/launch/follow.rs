@@ -22,10 +22,13 @@ use nix::{
 use super::{
     Launch,
     agents::{Agents, Happened, last_words},
-    alive, line_of, srun,
+    coordinator, line_of, srun,
     status::Status,
 };
-use crate::{keep::ORPHAN_GRACE, script, tree};
+use crate::{
+    process::{script, tree},
+    supervisor::ORPHAN_GRACE,
+};
 
 /// Longest time until the coordinator listens: a node's prolog may take a minute before its
 /// first step starts, and Slurm itself gives up on a message only after that.
@@ -74,7 +77,7 @@ impl Launch {
         };
         while !progress.over(agents.pids.len()) {
             match agents.next(progress.deadline) {
-                Some(Happened::Said(said)) => self.said(said, &agents, &mut progress),
+                Some(Happened::Message(said)) => self.said(said, &agents, &mut progress),
                 Some(Happened::Exited(index, status)) => {
                     self.exited(index, status, &mut progress);
                 }
@@ -98,7 +101,7 @@ impl Launch {
                     agents.send(&line);
                 }
                 if let Ok(address) = address.parse() {
-                    alive::watch(address, self.token.clone(), agents.sender());
+                    coordinator::watch(address, self.token.clone(), agents.sender());
                     progress.coordinator = Some(address);
                 }
             }
@@ -150,12 +153,12 @@ impl Launch {
         progress.exited += 1;
         let bad = status.is_none_or(|status| !status.success());
         if let Some(address) = progress.coordinator.filter(|_| progress.may_go_on(self.local)) {
-            progress.orphaned = alive::answers(address, &self.token);
+            progress.orphaned = coordinator::answers(address, &self.token);
             if progress.orphaned && !progress.answered {
                 // The news of their health would come through srun.
                 let failure = self.not_started(index, status);
                 self.answer(&failure, progress);
-                alive::stop(address, &self.token, Some(&failure));
+                coordinator::stop(address, &self.token, Some(&failure));
                 progress.failure = Some(failure);
             }
             return;
@@ -207,7 +210,7 @@ impl Launch {
             && let Some(address) = progress.coordinator
         {
             // Somebody who waits for the services has given up.
-            alive::stop(address, &self.token, None);
+            coordinator::stop(address, &self.token, None);
             progress.deadline = Some(Instant::now() + END_PATIENCE);
         }
         // Else the agents get Slurm's own signal.
@@ -225,7 +228,7 @@ impl Launch {
         // Its last words may still be on their way through srun.
         while let Some(happened) = agents.next(Some(Instant::now() + Duration::from_millis(500))) {
             match happened {
-                Happened::Said(said) => self.said(said, agents, progress),
+                Happened::Message(said) => self.said(said, agents, progress),
                 Happened::Exited(index, status) => self.exited(index, status, progress),
                 Happened::Signal(signal) => self.signalled(signal, agents, progress),
                 Happened::Silent(_) => {}
@@ -244,7 +247,7 @@ impl Launch {
         let nodes = self.record.job.components.first();
         let node = nodes.and_then(|nodes| nodes.first()).map_or("coordinator", String::as_str);
         Failure::new(Owner::Node, node, format!("coordinator lost: {cause}"))
-            .with_hint("its agent or node died; what was measured until then is in the run folder")
+            .with_hint("its agent or node died; the measurements until then are in the run folder")
     }
 
     fn too_late(&mut self, agents: &Agents, progress: &mut Progress) {
@@ -272,13 +275,13 @@ impl Launch {
     /// Everything has ended: sees that run.json says how.
     fn finish(&mut self, progress: Progress) -> i32 {
         if self.local {
-            // Keepers that have lost their agent put things in order first.
+            // Supervisors that have lost their agent put things in order first.
             tree::end_descendants(
                 ORPHAN_GRACE + Duration::from_millis(500),
                 Duration::from_secs(5),
             );
         }
-        for trouble in self.left.finish(self.folder.path()) {
+        for trouble in self.unfinished.finish(self.folder.path()) {
             self.status.say(&trouble);
         }
         if progress.ended.is_none() {
@@ -288,7 +291,7 @@ impl Launch {
                     self.close(State::Cancelled, None, Some(word(signal)));
                 }
                 (None, _) => {
-                    let failure = self.lost("its step ended without a word");
+                    let failure = self.lost("its step ended without a message");
                     self.close(State::Failed, Some(failure), None);
                 }
             }

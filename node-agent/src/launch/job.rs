@@ -9,7 +9,7 @@ use aifb_schema::{
 };
 
 use super::{environment::Environment, hostlist};
-use crate::tree::Stat;
+use crate::process::tree::Stat;
 
 /// The allocation and where it came from.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ impl Allocation {
             .and_then(|name| name.into_string().ok())
             .unwrap_or_else(|| "localhost".to_owned());
         let submit_dir = std::env::current_dir().map_err(|error| {
-            Failure::new(Owner::Node, "launcher", format!("finding the present folder: {error}"))
+            Failure::new(Owner::Node, "launcher", format!("finding the current folder: {error}"))
         })?;
         let job = Job { components: vec![vec![name]], ..Job::default() };
         Ok(Self { job, submit_dir, ..Self::default() })
@@ -55,7 +55,7 @@ impl Allocation {
                 "launcher",
                 "starting the agents: there is no Slurm job here (SLURM_JOB_ID is not set)",
             )
-            .with_hint("start it inside salloc or a batch script, or without Slurm by --local")),
+            .with_hint("start it inside salloc or a batch script, or without Slurm with --local")),
             (None, Some(id)) => Self::from_environment(environment, id),
             (Some(id), Some(here))
                 if here == id && environment.contains_key("SLURM_JOB_NODELIST") =>
@@ -135,7 +135,7 @@ impl Allocation {
             .map(|line| hostlist::expand(field(line, "NodeList")?))
             .collect::<Option<Vec<_>>>()
             .filter(|components| !components.is_empty())
-            .ok_or_else(|| failed("it has no nodes (not started, or over)".into()))?;
+            .ok_or_else(|| failed("it has no nodes (not started yet, or ended)".into()))?;
         let line = lines.first().copied().unwrap_or_default();
         let value = |key: &str| field(line, key).and_then(|text| text.parse().ok());
         Ok(Self {

@@ -5,19 +5,19 @@
 //! must be finished.
 
 mod agents;
-mod alive;
 mod check;
+mod coordinator;
 mod environment;
 mod folder;
 mod follow;
 mod hostlist;
 mod job;
-mod left;
 mod limits;
 mod local;
 mod srun;
 mod status;
 mod time_limit;
+mod unfinished;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -61,7 +61,7 @@ struct Launch {
     /// The job's script, where it runs on this node.
     script: Option<ProcessId>,
     /// What may be left to be done for agents that were killed.
-    left: left::Left,
+    unfinished: unfinished::Unfinished,
 }
 
 /// Runs the command; its exit code.
@@ -93,8 +93,9 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
             let local = arguments.local;
             let wait = wait_mode(&snapshot, &environment);
             let script = if local { None } else { job::script(&environment) };
-            let left = left::Left::default();
-            let mut launch = Launch { status, folder, record, wait, local, token, script, left };
+            let unfinished = unfinished::Unfinished::default();
+            let mut launch =
+                Launch { status, folder, record, wait, local, token, script, unfinished };
             let started = match refused {
                 Some(failure) => Err(failure),
                 None => launch.start(&resolved, &allocation, &environment, signals),
@@ -190,7 +191,7 @@ fn wait_mode(snapshot: &Snapshot, environment: &Environment) -> Wait {
 fn decode(environment: &Environment) -> Result<Snapshot, Failure> {
     let wrong = |cause: &str| {
         Failure::new(Owner::Recipe, "launcher", format!("reading {}: {cause}", env::SNAPSHOT))
-            .with_hint("submit again, or make it by `aifb-agent prepare`")
+            .with_hint("submit again, or create it with `aifb-agent prepare`")
     };
     let line = environment.get(env::SNAPSHOT).ok_or_else(|| wrong("it is not set"))?;
     Snapshot::decode(line).map_err(|error| wrong(&error.to_string()))
@@ -208,7 +209,7 @@ fn resolve(snapshot: &Snapshot, environment: &Environment) -> Result<Resolved, F
         Failure::new(
             Owner::Recipe,
             "launcher",
-            format!("the recipe of this job is wrong:\n{}", lines.join("\n")),
+            format!("the recipe of this job is invalid:\n{}", lines.join("\n")),
         )
     })
 }
@@ -222,7 +223,7 @@ fn plugin_matches(environment: &Environment) -> Result<(), Failure> {
     }
     let line: String = line.escape_debug().take(200).collect();
     Err(Failure::new(Owner::Slurm, "launcher", format!("the plugin is '{line}', this is {ours}"))
-        .with_hint("plugin and programs must be of one version; tell the administrators"))
+        .with_hint("plugin and programs must have the same version; tell the administrators"))
 }
 
 /// 64 hexadecimal digits from the system's generator.
@@ -263,7 +264,7 @@ impl Launch {
             script: self.script,
         };
         let line = line_of(&agent_start)?;
-        self.left = left::Left::new(recipe, agent_start);
+        self.unfinished = unfinished::Unfinished::new(recipe, agent_start);
         let mut agents = Agents::new(signals);
         let cleaned = environment::for_srun(environment);
         let program = program.to_string_lossy();

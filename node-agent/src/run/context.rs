@@ -17,7 +17,7 @@ use aifb_schema::{
 use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
-use super::{files::Files, shipping::Shipping};
+use super::files::Files;
 use crate::logging::SharedLogging;
 
 /// A service that exits within this time of the agent's SIGTERM was stopped with it.
@@ -50,8 +50,6 @@ pub(crate) struct Context {
     pub(crate) outbox: Outbox,
     /// Which log lines are sent and written just now.
     pub(crate) logging: SharedLogging,
-    /// Sends the logs.
-    pub(crate) shipping: Shipping,
     /// The signal that asked this agent to end.
     pub(crate) ending: Ending,
 }

@@ -27,7 +27,7 @@ pub(crate) fn start(files: &Files, path: PathBuf, logging: SharedLogging) {
     // Only a second call in one process can fail.
     debug_assert!(started.is_ok(), "logging was started twice");
     if let Some(text) = misread {
-        tracing::warn!(AIFB_LOG = text, "is not understood; expected such as aifb_agent=debug");
+        tracing::warn!(AIFB_LOG = text, "is invalid; expected for example aifb_agent=debug");
     }
 }
 

@@ -56,7 +56,6 @@ use files::{Files, Trouble};
 use input::Input;
 use peer::{Link, Peer};
 use replica::{At, Replicas};
-use resources::Resources;
 use sampling::Sampling;
 use server::Server;
 use shipping::Shipping;
@@ -76,7 +75,7 @@ const COORDINATOR_KNOWN: Duration = Duration::from_secs(150);
 /// Runs the command; its exit code.
 pub(crate) fn main(_: &Arguments) -> i32 {
     let work = || -> anyhow::Result<()> {
-        prctl::set_child_subreaper(true).context("becoming a sub-reaper")?;
+        prctl::set_child_subreaper(true).context("becoming a child subreaper")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -161,7 +160,7 @@ async fn as_follower(
 ) -> anyhow::Result<()> {
     let at = tokio::time::timeout(COORDINATOR_KNOWN, input.recv()).await;
     let Ok(Some(Input::Coordinator(coordinator))) = at else {
-        bail!("the coordinator's address did not come; see launch.log");
+        bail!("the coordinator's address was not received; see launch.log");
     };
     let coordinator: SocketAddr =
         coordinator.parse().context("reading the coordinator's address")?;
@@ -173,7 +172,7 @@ async fn as_follower(
         let client = Client::new(coordinator, token, LAST_WORD);
         let told = client.post::<_, serde_json::Value>("/v1/stop", &failure).await;
         if told.is_err() {
-            complain("aifb-agent: the coordinator does not answer");
+            complain("aifb-agent: the coordinator does not respond");
         }
     }
     lived
@@ -187,7 +186,7 @@ async fn follow(
     signals: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<()> {
     let address = address::towards(coordinator)
-        .ok_or_else(|| anyhow!("there is no way to the coordinator at {coordinator}"))?;
+        .ok_or_else(|| anyhow!("cannot connect to the coordinator at {coordinator}"))?;
     let (listener, http) = listen(address).await?;
     let context = context(start, node, address)?;
     begin(&context).await?;
@@ -203,7 +202,7 @@ async fn follow(
 /// The name of this node as Slurm knows it; several nodes of a test may share a host name.
 fn node_name(start: &AgentStart) -> anyhow::Result<String> {
     if start.protocol != PROTOCOL {
-        bail!("the launcher speaks protocol {}, this agent {PROTOCOL}", start.protocol);
+        bail!("the launcher uses protocol {}, this agent {PROTOCOL}", start.protocol);
     }
     if let Ok(name) = std::env::var("SLURMD_NODENAME") {
         return Ok(name);
@@ -211,7 +210,7 @@ fn node_name(start: &AgentStart) -> anyhow::Result<String> {
     let nodes: Vec<&String> = start.run.job.components.iter().flatten().collect();
     match (start.run.job.id, nodes.as_slice()) {
         (None, [only]) => Ok((*only).clone()),
-        _ => bail!("SLURMD_NODENAME is not set: this is no task of an srun"),
+        _ => bail!("SLURMD_NODENAME is not set: this is not a task of srun"),
     }
 }
 
@@ -243,7 +242,6 @@ fn context(
         files: Files::start(),
         outbox: Outbox::default(),
         logging,
-        shipping: Shipping::default(),
         ending: Ending::default(),
     }))
 }
@@ -256,7 +254,6 @@ async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
         .await?
         .with_context(|| format!("making '{}'", folder.display()))?;
     log::start(&context.files, folder.join(file::AGENT_LOG), context.logging.clone());
-    Shipping::start(context);
     tracing::info!(node = context.node, address = %context.address, "agent up");
     Ok(())
 }
@@ -265,8 +262,8 @@ async fn begin(context: &Rc<Context>) -> anyhow::Result<()> {
 struct Agent {
     context: Rc<Context>,
     sampling: Sampling,
+    shipping: Shipping,
     replicas: Rc<Replicas>,
-    resources: Rc<Resources>,
     workers: Rc<Workers>,
     peer: Rc<Peer>,
     orders: mpsc::Receiver<NodeOrder>,
@@ -302,16 +299,9 @@ impl Agent {
         spawn_local(Rc::clone(&workers).serve(listener));
         let (peer, orders) = Peer::new(Rc::clone(&context), link, http);
         spawn_local(Rc::clone(&peer).talk());
-        Ok(Self {
-            sampling,
-            replicas: Rc::default(),
-            resources: Resources::new(context.local()),
-            workers,
-            peer,
-            orders,
-            clock,
-            context,
-        })
+        let shipping = Shipping::start(&context);
+        let replicas = Replicas::new(&context, &sampling, &shipping);
+        Ok(Self { sampling, shipping, replicas, workers, peer, orders, clock, context })
     }
 
     /// Carries out orders until the end.
@@ -349,7 +339,7 @@ impl Agent {
                 }
                 _ = sweep.tick() => {
                     strays.sweep();
-                    if let Some(ledger) = self.context.shipping.ledger() {
+                    if let Some(ledger) = self.shipping.ledger() {
                         self.sampling.logs(&ledger);
                     }
                     let troubles = self.sampling.troubles();
@@ -373,7 +363,7 @@ impl Agent {
         match order {
             NodeOrder::StartReplica { service, replica, addresses, .. } => {
                 let at = At { replica, addresses };
-                self.replicas.start(&self.context, &self.sampling, &self.resources, &service, at);
+                self.replicas.start(&service, at);
             }
             NodeOrder::StopReplica { service, replica, grace_ms } => {
                 self.replicas.stop(&service, replica, Duration::from_millis(grace_ms));
@@ -403,7 +393,7 @@ impl Agent {
             tokio::time::timeout(stop::LAST_REPLICAS, self.replicas.wait_empty()).await;
         self.peer.leave().await;
         // Side by side: neither may take the other's time.
-        tokio::join!(self.sampling.stop(), self.context.shipping.stop(&self.context));
+        tokio::join!(self.sampling.stop(), self.shipping.stop());
         if let Some(coordinator) = coordinator {
             let _panicked = coordinator.await;
         }

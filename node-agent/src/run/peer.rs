@@ -162,7 +162,7 @@ impl Peer {
         report.leaving = true;
         let sent = tokio::time::timeout(LAST_REPORT, self.link.exchange(report, true)).await;
         if !matches!(sent, Ok(Ok(_))) {
-            tracing::warn!("the coordinator did not take the last report");
+            tracing::warn!("the coordinator did not accept the last report");
         }
     }
 

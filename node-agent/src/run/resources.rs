@@ -47,17 +47,18 @@ impl Resources {
         gpus: Option<u32>,
     ) -> Result<Share, Failure> {
         let too_few = |what: &str, asked: u32, left: usize, option: &str| {
-            let reason = format!("it asks for {asked} {what}, {left} are left for it on this node");
+            let what = if asked == 1 { what.to_owned() } else { format!("{what}s") };
+            let reason = format!("requests {asked} {what}; {left} available on this node");
             Failure::new(Owner::Recipe, service, reason)
-                .with_hint(format!("ask Slurm for more by {option}, or give it less"))
+                .with_hint(format!("request more from Slurm with {option}, or give it less"))
         };
         let own_cpus = split(&self.cpus, cpus)
-            .map_err(|left| too_few("CPUs", cpus.unwrap_or(0), left, "cpus-per-task"))?;
+            .map_err(|left| too_few("CPU", cpus.unwrap_or(0), left, "cpus-per-task"))?;
         let own_gpus = match split(&self.gpus, gpus) {
             Ok(own) => own,
             Err(left) => {
                 self.cpus.borrow_mut().extend(own_cpus);
-                return Err(too_few("GPUs", gpus.unwrap_or(0), left, "gres=gpu:N"));
+                return Err(too_few("GPU", gpus.unwrap_or(0), left, "gres=gpu:N"));
             }
         };
         let visible_gpus = if gpus.is_some() { own_gpus.clone() } else { self.all_gpus.clone() };

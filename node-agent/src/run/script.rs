@@ -8,7 +8,7 @@ use std::time::Duration;
 use aifb_schema::control::ProcessId;
 
 use super::coordinator::Handle;
-use crate::{script::lives, sys};
+use crate::{process::script::lives, sys};
 
 /// How often an older kernel is asked.
 const EVERY: Duration = Duration::from_millis(100);

@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{context::Context, coordinator::Handle, sampling::Sampling};
-use crate::{clock, guest};
+use crate::{clock, http::accepted};
 
 /// Connections at a time: two for each other agent of a thousand nodes, and some that look.
 const CONNECTIONS: usize = 4096;
@@ -63,7 +63,7 @@ impl Server {
                     continue;
                 }
             };
-            guest::prepare(&stream);
+            accepted::prepare(&stream);
             let server = Rc::clone(&self);
             tokio::task::spawn_local(async move {
                 let service = service_fn(|request| {

@@ -24,9 +24,12 @@ const MEASURE: Duration = Duration::from_millis(50);
 /// How often it is looked whether all is sent.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Logs of this node on their way to Loki.
-#[derive(Debug, Default)]
-pub(crate) struct Shipping(RefCell<State>);
+/// Logs of this node on their way to Loki. Clones are one shipper.
+#[derive(Debug, Clone)]
+pub(crate) struct Shipping {
+    context: Rc<Context>,
+    state: Rc<RefCell<State>>,
+}
 
 #[derive(Debug, Default)]
 enum State {
@@ -41,10 +44,11 @@ enum State {
 impl Shipping {
     /// Starts shipping if the recipe names a Loki. Without it the run goes on: its files are
     /// complete, and the report says that nothing was sent.
-    pub(crate) fn start(context: &Rc<Context>) {
-        let Some(loki) = context.recipe.monitor.loki.clone() else { return };
+    pub(crate) fn start(context: &Rc<Context>) -> Self {
+        let shipping = Self { context: Rc::clone(context), state: Rc::default() };
+        let Some(loki) = context.recipe.monitor.loki.clone() else { return shipping };
         let own = ship::agent_source(&context.run_dir, &context.record, &context.node);
-        *context.shipping.0.borrow_mut() = State::Starting(vec![own]);
+        *shipping.state.borrow_mut() = State::Starting(vec![own]);
         let resolver = Resolver::new(context);
         let folder = context.node_dir();
         let logging = context.logging.clone();
@@ -61,15 +65,16 @@ impl Shipping {
             };
             ship::start(config).map_err(|error| error.to_string())
         });
-        let context = Rc::clone(context);
+        let starter = shipping.clone();
         tokio::task::spawn_local(async move {
             let started = starting.await.unwrap_or_else(|error| Err(error.to_string()));
-            context.shipping.started(started, &context);
+            starter.started(started);
         });
+        shipping
     }
 
-    fn started(&self, started: Result<Handle, String>, context: &Context) {
-        let mut state = self.0.borrow_mut();
+    fn started(&self, started: Result<Handle, String>) {
+        let mut state = self.state.borrow_mut();
         *state = match (started, std::mem::take(&mut *state)) {
             (Ok(handle), State::Starting(sources)) => {
                 handle.watch(sources);
@@ -79,17 +84,17 @@ impl Shipping {
             (Err(reason), _) => {
                 tracing::error!(reason, "logs are not sent");
                 let ledger = LogLedger { trouble: Some(reason), ..LogLedger::default() };
-                close(&ledger, context);
+                close(&ledger, &self.context);
                 State::Off
             }
         };
     }
 
     /// Ships the logs of a replica, named as its folder, too.
-    pub(crate) fn watch(&self, context: &Context, replica: &str) {
-        let sources =
-            || ship::service_sources(&context.run_dir, &context.record, &context.node, replica);
-        match &mut *self.0.borrow_mut() {
+    pub(crate) fn watch(&self, replica: &str) {
+        let Context { run_dir, record, node, .. } = &*self.context;
+        let sources = || ship::service_sources(run_dir, record, node, replica);
+        match &mut *self.state.borrow_mut() {
             State::Off => {}
             State::Starting(waiting) => waiting.extend(sources()),
             State::On(handle) => handle.watch(sources()),
@@ -98,15 +103,15 @@ impl Shipping {
 
     /// What became of the lines so far; absent where nothing is sent.
     pub(crate) fn ledger(&self) -> Option<LogLedger> {
-        match &*self.0.borrow() {
+        match &*self.state.borrow() {
             State::On(handle) => Some(handle.ledger()),
             State::Off | State::Starting(_) => None,
         }
     }
 
     /// Sends what is left, within a bounded time, and closes the ledger.
-    pub(crate) async fn stop(&self, context: &Context) {
-        let State::On(handle) = std::mem::take(&mut *self.0.borrow_mut()) else { return };
+    pub(crate) async fn stop(&self) {
+        let State::On(handle) = std::mem::take(&mut *self.state.borrow_mut()) else { return };
         handle.stop(LAST);
         let until = Instant::now() + LAST;
         while !handle.ended() && Instant::now() < until {
@@ -116,16 +121,16 @@ impl Shipping {
         if !handle.ended() {
             let waits = || "the receiver does not answer".to_owned();
             ledger.trouble.get_or_insert_with(waits);
-            measure(&mut ledger, context).await;
+            measure(&mut ledger, &self.context).await;
         }
         if ledger.bytes_unsent() > 0 {
             tracing::warn!(
                 bytes = ledger.bytes_unsent(),
                 trouble = ledger.trouble,
-                "logs are left to be sent"
+                "some logs are not sent yet"
             );
         }
-        close(&ledger, context);
+        close(&ledger, &self.context);
     }
 }
 

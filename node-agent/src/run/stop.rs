@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{context::Context, peer::Peer};
-use crate::tree::{self, Stat};
+use crate::process::tree::{self, Stat};
 
 /// How often the agent looks for children that are none of its own.
 pub(super) const STRAYS_EVERY: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ pub(super) async fn alone(context: &Rc<Context>, peer: &Rc<Peer>) {
     }
 }
 
-/// Children that are none of this agent's: what a killed keeper left behind. Every child that the
-/// agent starts is a keeper, and so this program.
+/// Children that are none of this agent's: what a killed supervisor left behind. Every child that the
+/// agent starts is a supervisor, and so this program.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     /// Dead ones, seen the last time: the runtime has reaped its own by now.

@@ -81,7 +81,7 @@ impl Workers {
                     let workers = Rc::clone(&self);
                     tokio::task::spawn_local(async move { workers.one(stream).await });
                 }
-                _ => tracing::warn!("another user's process knocked at the workers' socket"),
+                _ => tracing::warn!("refused a process of another user at the workers' socket"),
             }
         }
     }
@@ -126,7 +126,7 @@ impl Workers {
         let nodes = self.context.record.job.components.first();
         let node = nodes.and_then(|nodes| nodes.first()).map_or("coordinator", String::as_str);
         Failure::new(Owner::Node, node, "coordinator lost: no load can start or be merged")
-            .with_hint("what the workers measured is in their own files")
+            .with_hint("the workers' own files contain their measurements")
     }
 
     /// One worker from its first line to its last.
@@ -135,7 +135,7 @@ impl Workers {
         let mut reader = BufReader::new(read);
         let first = match next_line(&mut reader).await {
             Some(message @ FromWorker::Join { .. }) => message,
-            _ => return tracing::warn!("a worker's first line is no join"),
+            _ => return tracing::warn!("the first message of a worker is not a join"),
         };
         let FromWorker::Join { worker: id, .. } = &first else { return };
         let id = id.clone();
@@ -146,7 +146,7 @@ impl Workers {
         let refusal = if self.coordinator_lost.get() {
             Some(self.lost_failure())
         } else if known {
-            let reason = format!("rank {} of step {} is here already", id.rank, id.step);
+            let reason = format!("rank {} of step {} has already joined", id.rank, id.step);
             Some(Failure::new(Owner::Loadgen, id.load.as_str(), reason))
         } else {
             None
@@ -190,7 +190,7 @@ async fn next_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<FromWorker> 
         return None;
     }
     serde_json::from_slice(&line)
-        .inspect_err(|error| tracing::warn!(%error, "a worker's line is no message"))
+        .inspect_err(|error| tracing::warn!(%error, "a worker sent an invalid message"))
         .ok()
 }
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::kept::Buffer;
+use super::kernel_file::Buffer;
 
 /// Folders of one step that are looked at: tasks, and what a service may make below.
 const FOLDERS_MAX: usize = 512;

@@ -1,21 +1,19 @@
 //! All collectors of a tick, in their order.
 
-use std::{collections::BTreeMap, io};
-
 use aifb_schema::metric;
-use nix::errno::Errno;
 
 use super::{
     Config, Watched,
-    aside::Aside,
+    agent::Agent,
+    background::Background,
     cgroup::Place,
     clock,
+    context::{Absent, Context},
     device::{self, Devices},
     gpu::{self, Gpus},
     grid::Grid,
-    kept::Buffer,
+    kernel_file::Buffer,
     node::Node,
-    own::Own,
     process::Processes,
     service::Services,
     step::Steps,
@@ -27,64 +25,13 @@ use super::{
 /// of one a second, whatever few milliseconds each is late.
 const SLOW_NS: u64 = 900_000_000;
 
-/// Why sources cannot be read, by source.
-#[derive(Debug, Default)]
-pub(super) struct Absent(BTreeMap<&'static str, &'static str>);
-
-impl Absent {
-    /// Passes a good value on and keeps the reason of a bad one.
-    pub(super) fn note<T>(&mut self, source: &'static str, result: io::Result<T>) -> Option<T> {
-        match result {
-            Ok(value) => {
-                self.0.remove(source);
-                Some(value)
-            }
-            Err(error) => {
-                self.say(source, reason(&error));
-                None
-            }
-        }
-    }
-
-    /// Says why a source has no values.
-    pub(super) fn say(&mut self, source: &'static str, reason: &'static str) {
-        self.0.insert(source, reason);
-    }
-
-    /// The source is there.
-    pub(super) fn clear(&mut self, source: &'static str) {
-        self.0.remove(source);
-    }
-}
-
-fn reason(error: &io::Error) -> &'static str {
-    if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) {
-        return "switched_off";
-    }
-    match error.kind() {
-        io::ErrorKind::NotFound => "not_found",
-        io::ErrorKind::PermissionDenied => "permission_denied",
-        io::ErrorKind::InvalidData => "not_understood",
-        _ => "unreadable",
-    }
-}
-
-/// What a collector gets besides the tick.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) buffer: Buffer,
-    pub(super) absent: Absent,
-    /// Whether this tick also discovers, and reads what is dear.
-    pub(super) slow: bool,
-}
-
 /// The collectors.
 #[derive(Debug)]
 pub(super) struct Collectors {
     node: Node,
     steps: Option<Steps>,
     services: Services,
-    own: Own,
+    agent: Agent,
     processes: Processes,
     devices: Option<Devices>,
     gpus: Option<Gpus>,
@@ -106,7 +53,7 @@ impl Collectors {
             node: Node::new(&config.proc_root, &config.sys_root, units),
             steps: place.map(|place| Steps::new(place, units)),
             services: Services::new(watched, units),
-            own: Own::new(&config.proc_root, units),
+            agent: Agent::new(&config.proc_root, units),
             processes: Processes::new(config.proc_root.clone()),
             devices: None,
             gpus: None,
@@ -119,14 +66,14 @@ impl Collectors {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub(super) fn with_asides(mut self, config: &Config, grid: Grid) -> anyhow::Result<Self> {
+    pub(super) fn with_background(mut self, config: &Config, grid: Grid) -> anyhow::Result<Self> {
         let (proc_root, sys_root) = (config.proc_root.clone(), config.sys_root.clone());
         let make = move || device::reader(&proc_root, &sys_root);
-        self.devices = Some(Devices::new(Aside::start("devices", grid, make)?));
+        self.devices = Some(Devices::new(Background::start("devices", grid, make)?));
         if let Some(library) = &config.nvml {
-            let aside = gpu::start(library.clone(), grid)?;
+            let background = gpu::start(library.clone(), grid)?;
             let place = self.steps.as_ref().map(|steps| steps.place().clone());
-            self.gpus = Some(Gpus::new(aside, config.proc_root.clone(), place));
+            self.gpus = Some(Gpus::new(background, config.proc_root.clone(), place));
         }
         Ok(self)
     }
@@ -174,8 +121,8 @@ impl Collectors {
         if let Some(gpus) = &mut self.gpus {
             gpus.collect(tick, &mut self.context, &self.services, mono_ns);
         }
-        self.own.collect(tick, &mut self.context);
-        for (source, reason) in &self.context.absent.0 {
+        self.agent.collect(tick, &mut self.context);
+        for (source, reason) in self.context.absent.all() {
             let labels = [("source", *source), ("reason", *reason)];
             tick.put(&metric::AGENT_SOURCE_ABSENT, &labels, 1.0);
         }

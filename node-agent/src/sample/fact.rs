@@ -111,14 +111,24 @@ fn tell(info: &SeriesInfo, grown: f64, values: &Values) -> (&'static str, String
             figures.iter().filter_map(|(name, bytes)| Some(format!("{name} {}", (*bytes)?)));
         let figures = figures.collect::<Vec<_>>().join(", ");
         let who = format!("step {} ({})", of("step"), of("role"));
-        let message = format!("the kernel killed {grown} processes of {who} for want of memory");
-        return ("memory", format!("{message}; its bytes: {figures}"));
+        let message = format!("the OOM killer ended {} of {who}", processes(grown));
+        return ("memory", format!("{message}; bytes of the step: {figures}"));
     }
     if std::ptr::eq(info.family, &metric::NODE_OOM_KILLS) {
-        let message = "processes of the node, of this job or another, for want of memory";
-        return ("memory", format!("the kernel killed {grown} {message}"));
+        let killed = processes(grown);
+        let message =
+            format!("the OOM killer ended {killed} on this node (perhaps of another job)");
+        return ("memory", message);
     }
-    ("clock", "the wall clock was set: it moved by more than 100 ms against the other".to_owned())
+    let jump =
+        "the wall clock was set: it moved by more than 100 ms relative to the monotonic clock";
+    ("clock", jump.to_owned())
+}
+
+/// How many processes, in words.
+fn processes(count: f64) -> String {
+    let noun = if count.round() == 1.0 { "process" } else { "processes" };
+    format!("{count:.0} {noun}")
 }
 
 fn label<'i>(info: &'i SeriesInfo, key: &str) -> &'i str {
@@ -164,8 +174,8 @@ mod tests {
         assert!(look(&mut facts, &mut table, step("1", 3.0)).is_empty());
         let told = |step, count| {
             format!(
-                "memory: the kernel killed {count} processes of step {step} (client) for want of \
-                 memory; its bytes: in use 90, peak 99, limit 100"
+                "memory: the OOM killer ended {count} of step {step} (client); bytes of the step: \
+                 in use 90, peak 99, limit 100"
             )
         };
         assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", 2)]);
@@ -236,7 +246,7 @@ mod tests {
         let told = look(&mut facts, &mut table, node(5.0, 1.0));
         assert_eq!(told.len(), 2);
         assert!(
-            told[0].starts_with("memory: the kernel killed 1 processes of the node"),
+            told[0].starts_with("memory: the OOM killer ended 1 process on this node"),
             "{told:?}"
         );
         assert!(told[1].starts_with("clock: the wall clock was set"), "{told:?}");

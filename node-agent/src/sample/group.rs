@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     cgroup::{Place, with_subfolders},
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::{keyed, numbers, pressure_totals, sum_behind},
     units::{seconds_of_ns, seconds_of_us},
 };
@@ -44,29 +44,41 @@ pub(super) struct Group {
     cpu: Option<Cpu>,
     memory: Option<Memory>,
     io: Option<Io>,
-    threads: Option<Kept>,
+    threads: Option<KernelFile>,
     /// Resource and file; version 2 only.
-    pressure: Vec<(&'static str, Kept)>,
+    pressure: Vec<(&'static str, KernelFile)>,
     /// The limit as it was last read: it changes seldom.
     limit: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Cpu {
-    V1 { usage: Kept, stat: Kept, split: Split },
-    V2 { stat: Kept },
+    V1 { usage: KernelFile, stat: KernelFile, split: Split },
+    V2 { stat: KernelFile },
 }
 
 #[derive(Debug)]
 enum Memory {
-    V1 { current: Kept, peak: Kept, limit: Kept, stat: Kept, ooms: Option<Ooms> },
-    V2 { current: Kept, peak: Kept, limit: Kept, stat: Kept, events: Option<Kept> },
+    V1 {
+        current: KernelFile,
+        peak: KernelFile,
+        limit: KernelFile,
+        stat: KernelFile,
+        ooms: Option<Ooms>,
+    },
+    V2 {
+        current: KernelFile,
+        peak: KernelFile,
+        limit: KernelFile,
+        stat: KernelFile,
+        events: Option<KernelFile>,
+    },
 }
 
 #[derive(Debug)]
 enum Io {
-    V1(Kept),
-    V2(Kept),
+    V1(KernelFile),
+    V2(KernelFile),
 }
 
 impl Group {
@@ -153,8 +165,8 @@ impl Folders<'_> {
     }
 }
 
-fn kept(folder: &Path, file: &str) -> Kept {
-    Kept::at_once(folder.join(file))
+fn kept(folder: &Path, file: &str) -> KernelFile {
+    KernelFile::at_once(folder.join(file))
 }
 
 impl Cpu {
@@ -196,7 +208,7 @@ fn is_hierarchical(folder: &Path) -> bool {
         .map_or(true, |text| text.trim() != "0")
 }
 
-fn number(kept: &mut Kept, buffer: &mut Buffer) -> Option<u64> {
+fn number(kept: &mut KernelFile, buffer: &mut Buffer) -> Option<u64> {
     kept.read(buffer).ok().and_then(|text| numbers(text).next())
 }
 
@@ -264,7 +276,7 @@ fn read_io(io: &mut Io, buffer: &mut Buffer, values: &mut Values) {
 
 /// A resource without values stays absent: a kernel may account pressure only when told to.
 fn read_pressure(
-    kept: &mut Kept,
+    kept: &mut KernelFile,
     buffer: &mut Buffer,
     resource: &str,
     stalled: &mut [Option<f64>; PRESSURES.len()],
@@ -315,7 +327,7 @@ struct Ooms {
 
 #[derive(Debug)]
 struct Kills {
-    control: Kept,
+    control: KernelFile,
     /// Whether the file stays open.
     keep: bool,
     count: u64,

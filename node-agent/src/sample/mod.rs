@@ -5,19 +5,20 @@
 //! descriptors; another writes (`record`). What cannot be read is absent, and a series
 //! says why.
 
-mod aside;
+mod agent;
+mod background;
 mod cgroup;
 mod clock;
 mod collect;
+mod context;
 mod device;
 mod exposition;
 mod fact;
 mod gpu;
 mod grid;
 mod group;
-mod kept;
+mod kernel_file;
 mod node;
-mod own;
 mod parse;
 mod process;
 mod record;
@@ -258,7 +259,7 @@ impl Sampler {
         let recorder = record::Recorder::create(&config.file)?;
         let (orders, received) = channel();
         let grid = Grid::from_now(config.period.max(PERIOD_MIN));
-        let collectors = Collectors::new(&config, watched).with_asides(&config, grid)?;
+        let collectors = Collectors::new(&config, watched).with_background(&config, grid)?;
         let ticker = Ticker::new(grid, collectors, Arc::clone(&board), recorder, attached);
         let thread = thread::Builder::new()
             .name("sampler".into())

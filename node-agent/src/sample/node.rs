@@ -9,8 +9,8 @@ use std::{
 use aifb_schema::metric;
 
 use super::{
-    collect::Context,
-    kept::Kept,
+    context::Context,
+    kernel_file::KernelFile,
     parse::{keyed, not_understood, numbers, pressure_totals},
     table::Tick,
     units::{Units, seconds_of_ns, seconds_of_us},
@@ -48,23 +48,23 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug)]
 pub(super) struct Node {
     units: Units,
-    stat: Kept,
-    schedstat: Kept,
-    meminfo: Kept,
-    vmstat: Kept,
+    stat: KernelFile,
+    schedstat: KernelFile,
+    meminfo: KernelFile,
+    vmstat: KernelFile,
     /// As last read: the file has more than a hundred lines, most of them sums over all CPUs, for
     /// one count that seldom grows.
     oom_kills: Option<u64>,
-    pressure: [(&'static str, Kept); 3],
-    diskstats: Kept,
-    netdev: Kept,
+    pressure: [(&'static str, KernelFile); 3],
+    diskstats: KernelFile,
+    netdev: KernelFile,
     disks: Disks,
 }
 
 impl Node {
     pub(super) fn new(proc_root: &Path, sys_root: &Path, units: Units) -> Self {
-        let list = |name: &str| Kept::new(proc_root.join(name));
-        let kept = |name: &str| Kept::at_once(proc_root.join(name));
+        let list = |name: &str| KernelFile::new(proc_root.join(name));
+        let kept = |name: &str| KernelFile::at_once(proc_root.join(name));
         let pressure = ["cpu", "memory", "io"];
         Self {
             units,
@@ -84,7 +84,7 @@ impl Node {
         let Context { buffer, absent, slow, .. } = context;
         let slow = *slow;
         let units = self.units;
-        let mut read = |source, kept: &mut Kept, put: &mut PutText<'_>| {
+        let mut read = |source, kept: &mut KernelFile, put: &mut PutText<'_>| {
             let result = kept.read(buffer).and_then(|text| put(tick, text));
             absent.note(source, result);
         };

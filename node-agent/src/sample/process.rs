@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::{keyed, numbers},
 };
 
@@ -57,9 +57,9 @@ impl Stat {
 
 #[derive(Debug)]
 struct Process {
-    stat: Kept,
-    statm: Kept,
-    io: Kept,
+    stat: KernelFile,
+    statm: KernelFile,
+    io: KernelFile,
     /// Whether its files stay open.
     keep: bool,
     tick: u64,
@@ -108,7 +108,7 @@ impl Processes {
         let tick = self.tick;
         let process = self.known.entry(pid).or_insert_with(|| {
             let folder = self.root.join(pid.to_string());
-            let kept = |file: &str| Kept::at_once(folder.join(file));
+            let kept = |file: &str| KernelFile::at_once(folder.join(file));
             let (stat, statm, io) = (kept("stat"), kept("statm"), kept("io"));
             Process { stat, statm, io, keep, tick: 0, seen: None, moved: None }
         });

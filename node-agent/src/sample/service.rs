@@ -6,7 +6,7 @@ use aifb_schema::metric;
 
 use super::{
     Watched,
-    collect::Context,
+    context::Context,
     process::{Crowd, Processes, Stat, Totals},
     table::Tick,
     threads::{Scheduled, Threads},

@@ -6,7 +6,7 @@ use aifb_schema::metric;
 
 use super::{
     cgroup::Place,
-    collect::Context,
+    context::Context,
     group::{Group, PRESSURES, Values},
     process::{Crowd, Processes},
     table::Tick,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 
-use super::{kept::Buffer, parse::numbers, process::Growing};
+use super::{kernel_file::Buffer, parse::numbers, process::Growing};
 
 /// Threads that are looked at: each costs some 6 µs a second, and a trace of this in `sched` files.
 /// A tree with more has no such values.

@@ -22,6 +22,7 @@ mod cut;
 mod json;
 mod pack;
 mod proto;
+mod protobuf;
 mod push;
 mod quarantine;
 mod rank;

@@ -3,7 +3,7 @@
 //! Format: length as varint, then elements; an element of tag 0xfc is a literal with its length
 //! minus one in four bytes (google/snappy, format_description.txt).
 
-use super::proto::varint;
+use prost::encoding::encode_varint;
 
 /// From this size on a body is put into its block as it is. Such bodies come only where a file
 /// grows by megabytes a second; then compressing would take half of the shipper's time from the
@@ -31,7 +31,7 @@ pub(super) fn pack<'a>(
     }
     let rest = u32::try_from(length - 1).map_err(std::io::Error::other)?;
     let mut head = Vec::with_capacity(HEAD);
-    varint(&mut head, length as u64);
+    encode_varint(length as u64, &mut head);
     head.push(0xfc);
     head.extend_from_slice(&rest.to_le_bytes());
     let begin = HEAD - head.len();

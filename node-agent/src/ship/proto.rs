@@ -2,17 +2,17 @@
 //!
 //! `PushRequest{streams=1}`, `StreamAdapter{labels=1 string, entries=2}`,
 //! `EntryAdapter{timestamp=1 {seconds=1, nanos=2}, line=2 string, structuredMetadata=3 {name=1,
-//! value=2}}` (Loki's pkg/push/push.proto). All fields have numbers below 16 and so keys of one
-//! byte.
+//! value=2}}` (Loki's pkg/push/push.proto).
 
 use std::borrow::Cow;
 
-use super::{cut::Entry, source::Rendered};
+use prost::encoding::{encode_varint, encoded_len_varint};
 
-/// Key of a length-delimited field.
-const fn field(number: u8) -> u8 {
-    number << 3 | 2
-}
+use super::{
+    cut::Entry,
+    protobuf::{field, in_field, metadata, pair_len, text},
+    source::Rendered,
+};
 
 /// Name of an entry's rank.
 const RANK: &str = "rank";
@@ -27,19 +27,19 @@ pub(super) fn request(bytes: &[u8], entries: &[Entry], of: &Rendered, out: &mut 
     let stream = in_field(of.labels.len()) + sum;
     out.reserve(in_field(stream));
     out.push(field(1));
-    varint(out, stream as u64);
+    encode_varint(stream as u64, out);
     text(out, 1, of.labels.as_bytes());
     for entry in entries {
         out.push(field(2));
-        varint(out, entry_len(bytes, valid, entry, of) as u64);
+        encode_varint(entry_len(bytes, valid, entry, of) as u64, out);
         let (seconds, nanos) = (entry.time_ns / SECOND, entry.time_ns % SECOND);
         out.push(field(1));
-        varint(out, time_len(seconds, nanos) as u64);
+        encode_varint(time_len(seconds, nanos) as u64, out);
         out.push(1 << 3);
-        varint(out, seconds);
+        encode_varint(seconds, out);
         if nanos > 0 {
             out.push(2 << 3);
-            varint(out, nanos);
+            encode_varint(nanos, out);
         }
         text(out, 2, &line(bytes, valid, entry));
         out.extend_from_slice(&of.metadata(entry.level).proto);
@@ -47,18 +47,6 @@ pub(super) fn request(bytes: &[u8], entries: &[Entry], of: &Rendered, out: &mut 
             metadata(out, RANK, rank);
         }
     }
-}
-
-/// Structured metadata of an entry, with the key of its field.
-pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.push(field(3));
-    varint(out, pair_len(name, value) as u64);
-    text(out, 1, name.as_bytes());
-    text(out, 2, value.as_bytes());
-}
-
-fn pair_len(name: &str, value: &str) -> usize {
-    in_field(name.len()) + in_field(value.len())
 }
 
 /// The rank that an entry shows.
@@ -88,32 +76,7 @@ fn entry_len(bytes: &[u8], valid: bool, entry: &Entry, of: &Rendered) -> usize {
 }
 
 fn time_len(seconds: u64, nanos: u64) -> usize {
-    1 + varint_len(seconds) + if nanos > 0 { 1 + varint_len(nanos) } else { 0 }
-}
-
-fn text(out: &mut Vec<u8>, number: u8, value: &[u8]) {
-    out.push(field(number));
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-/// Bytes of a length-delimited field with its key and length.
-fn in_field(length: usize) -> usize {
-    1 + varint_len(length as u64) + length
-}
-
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        #[expect(clippy::cast_possible_truncation, reason = "the lowest seven bits")]
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "below 128")]
-    out.push(value as u8);
+    1 + encoded_len_varint(seconds) + if nanos > 0 { 1 + encoded_len_varint(nanos) } else { 0 }
 }
 
 #[cfg(test)]
@@ -202,14 +165,5 @@ mod tests {
         assert_eq!(lines[0].metadata, [replica.clone(), level.clone()]);
         assert_eq!(lines[1].metadata, std::slice::from_ref(&replica));
         assert_eq!(lines[3].metadata, [replica, level, pair("rank", "TP1")]);
-    }
-
-    #[test]
-    fn varints_have_the_length_that_is_told() {
-        for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX] {
-            let mut out = Vec::new();
-            varint(&mut out, value);
-            assert_eq!(out.len(), varint_len(value), "{value}");
-        }
     }
 }

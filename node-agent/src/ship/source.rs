@@ -8,7 +8,7 @@ use std::{
 
 use aifb_schema::recipe::LogLevel;
 
-use super::proto;
+use super::protobuf;
 
 /// Labels of a stream: Loki takes 15, and few streams are what keeps it quick.
 pub(crate) const LABELS_MAX: usize = 8;
@@ -64,7 +64,7 @@ pub(super) struct Metadata {
 
 impl Metadata {
     fn add(&mut self, name: &str, value: &str) {
-        proto::metadata(&mut self.proto, name, value);
+        protobuf::metadata(&mut self.proto, name, value);
         let comma = if self.json.is_empty() { "" } else { "," };
         let (name, value) = (serde_json::Value::from(name), serde_json::Value::from(value));
         self.json.push_str(&format!("{comma}{name}:{value}"));

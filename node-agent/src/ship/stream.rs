@@ -242,7 +242,7 @@ impl Stream {
 
     /// The file is another one, or cut: it is read from its start. What was being sent is gone.
     fn start_over(&mut self, quarantine: &mut Quarantine) -> io::Result<()> {
-        tracing::warn!(file = self.source.name, "log file replaced or cut");
+        tracing::warn!(file = self.source.name, "log file replaced or truncated");
         if let Some(batch) = &self.state.batch {
             let lost = Refused {
                 file: &self.source.name,

@@ -145,13 +145,13 @@ fn wrong_usage_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("samples.bin"), "mine").unwrap();
     for (arguments, part, code) in [
-        (&["--for", "1s"][..], "there is a record already\n  hint: name another folder", 2),
+        (&["--for", "1s"][..], "it already has a record\n  hint: name another folder", 2),
         (&["--every", "99ms"], "out of range\n  hint: from 100ms to 1h", 2),
         (&["--every", "2h"], "out of range\n  hint: from 100ms to 1h", 2),
         (&["--every", "1"], "expected a number with a unit", 2),
-        (&["--pid", "llm"], "it should look like llm=4711", 2),
-        (&["--pid", "=1"], "in front of '=' a name belongs", 2),
-        (&["--pid", "llm=0"], "behind '=' a process id belongs", 2),
+        (&["--pid", "llm"], "expected NAME=PID, such as llm=4711", 2),
+        (&["--pid", "=1"], "expected a name before '='", 2),
+        (&["--pid", "llm=0"], "expected a process id after '='", 2),
     ] {
         let (ended, _, messages, _) = Sampler::start(folder.path(), arguments, None).end();
         assert_eq!(ended, code, "{arguments:?}");

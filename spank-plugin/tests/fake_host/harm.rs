@@ -128,7 +128,7 @@ fn a_user_of_the_flag_hears_of_a_panic() {
     let mut host = Host::new("allocator").option("aifb-recipe=r").admin(&["panic=init_post_opt"]);
     host.plugins = vec![panicking_plugin().to_owned()];
     let seen = host.run();
-    let expected = "internal error in init_post_opt: the job goes on without its services";
+    let expected = "internal error in init_post_opt: the job continues without its services";
     assert_eq!(seen.finished().lines("error"), [format!("aifb_spank: {expected}")]);
 }
 

@@ -86,9 +86,9 @@ fn a_ready_launcher_gives_its_variables_to_the_script() {
 fn a_failed_launch_keeps_the_script_from_starting() {
     for (mode, code, expected) in [
         ("failed", 4, "service 'llm' failed: exit 1\n  its last words\nhint: look\n"),
-        ("die", 5, "the launcher died without a word (owner: node)"),
-        ("nonsense", 5, "the launcher answered with an unknown record 'what?'"),
-        ("hang", 4, "not within 400ms (owner: service;"),
+        ("die", 5, "the launcher died without a message (cause: node)"),
+        ("nonsense", 5, "the launcher sent an unknown record 'what?'"),
+        ("hang", 4, "not within 400ms (cause: service;"),
     ] {
         let seen = Host::batch_task().admin(&["wait_max=400ms"]).launch(mode).run();
         seen.finished();

@@ -91,7 +91,7 @@ fn a_launcher_that_hangs_is_killed_after_its_deadline() {
     });
     for case in cases {
         let (mode, errors, took) = case.join().unwrap();
-        let expected = if mode == "hang" { "no answer within 30s" } else { "it does not end" };
+        let expected = if mode == "hang" { "no response within 30s" } else { "it does not exit" };
         assert!(errors.ends_with(expected), "{errors}");
         assert!((Duration::from_secs(29)..Duration::from_secs(45)).contains(&took), "{took:?}");
     }

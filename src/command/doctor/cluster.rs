@@ -39,9 +39,10 @@ pub(super) fn checks() -> Vec<Check> {
     checks
 }
 
-const NO_SLURM: &str = "no Slurm here: only aifb run --local works; on a cluster use a login node";
+const NO_SLURM: &str = "Slurm is not installed here: only aifb run --local works; on a cluster \
+ use a login node";
 
-const CONTROLLER: &str = "scontrol ping; is slurmctld up, is munge?";
+const CONTROLLER: &str = "run scontrol ping; check that slurmctld and munge are running";
 
 fn plugin() -> Check {
     let name = "plugin";
@@ -59,7 +60,7 @@ fn plugin() -> Check {
         } else {
             format!("only in {}", known.join(", "))
         },
-        "aifb run works all the same; for sbatch --aifb-recipe see docs/admin/install.md",
+        "aifb run works without it; for sbatch --aifb-recipe see docs/admin/install.md",
     )
 }
 
@@ -84,8 +85,8 @@ fn configuration(config: &BTreeMap<String, String>) -> Vec<Check> {
         Check::warn(
             "process tracking",
             tracking,
-            "ProctrackType=proctrack/cgroup: without it a service that makes itself a daemon can \
-             outlive the job",
+            "ProctrackType=proctrack/cgroup: without it a service that daemonizes can outlive the \
+             job",
         )
     });
     let task = value("TaskPlugin");
@@ -102,7 +103,7 @@ fn configuration(config: &BTreeMap<String, String>) -> Vec<Check> {
         Some(seconds) if seconds < KILL_WAIT_SECONDS => Check::warn(
             "time to stop",
             format!("KillWait {seconds} s"),
-            "KillWait=30: services need time to end in order",
+            "KillWait=30: services need this time to stop in order",
         ),
         Some(seconds) => Check::ok("time to stop", format!("KillWait {seconds} s")),
         None => Check::ok("time to stop", "KillWait unknown"),
@@ -111,7 +112,7 @@ fn configuration(config: &BTreeMap<String, String>) -> Vec<Check> {
         Some(steps) if steps < STEPS => Check::warn(
             "steps of a job",
             format!("MaxStepCount {steps}"),
-            "one step is the agents', each repeat of a load takes another: raise MaxStepCount",
+            "the agents need one step, each repeat of a load one more: raise MaxStepCount",
         ),
         Some(steps) => Check::ok("steps of a job", format!("at most {steps}")),
         None => Check::ok("steps of a job", "no limit found"),
@@ -130,7 +131,7 @@ fn configuration(config: &BTreeMap<String, String>) -> Vec<Check> {
         Check::warn(
             "accounting",
             if accounting.is_empty() { "none" } else { accounting },
-            "without slurmdbd the job's end is known only while the controller remembers it",
+            "without slurmdbd the end of a job is known only until the controller forgets the job",
         )
     });
     checks
@@ -141,7 +142,7 @@ fn ports(range: &str) -> Check {
     let name = "srun ports";
     match range {
         "" | "0-0" | "(null)" => {
-            Check::ok(name, "any: no firewall may stand between the compute nodes")
+            Check::ok(name, "any: there must be no firewall between the compute nodes")
         }
         range => Check::ok(name, format!("{range}: these must be open between the compute nodes")),
     }
@@ -169,23 +170,25 @@ fn pending() -> Vec<Check> {
 fn fix_for(reason: &str) -> &'static str {
     match reason {
         "Resources" | "Priority" => {
-            "wait, or ask for less: squeue --start shows when, sinfo what is free"
+            "wait, or request less: squeue --start shows the expected start, sinfo the free nodes"
         }
         "ReqNodeNotAvail" | "PartitionDown" | "PartitionInactive" | "NodeDown" => {
-            "the nodes it asks for are away: sinfo shows which; choose another partition"
+            "the requested nodes are not available: see sinfo; choose another partition"
         }
         "PartitionTimeLimit" | "PartitionNodeLimit" => {
-            "it asks for more than the partition allows: sinfo -o '%P %l %D'; scancel and change it"
+            "it exceeds a limit of the partition: see sinfo -o '%P %l %D'; cancel it and request \
+             less"
         }
         "InvalidAccount" | "InvalidQOS" => {
-            "sacctmgr show associations user=$USER; scancel and change it"
+            "see sacctmgr show associations user=$USER; cancel it and submit with another account \
+             or QOS"
         }
         "JobHeldUser" | "JobHeldAdmin" => "scontrol release JOB, or ask the administrators",
         "Dependency" | "DependencyNeverSatisfied" => {
-            "it waits for another job; scancel it if that failed"
+            "it waits for another job; cancel it if that job failed"
         }
         reason if reason.contains("Limit") || reason.contains("Max") => {
-            "a limit of your account or QOS: wait for your other jobs, or ask for less"
+            "a limit of your account or QOS: wait for your other jobs, or request less"
         }
         _ => "man squeue, section JOB REASON CODES",
     }

@@ -38,7 +38,7 @@ pub(super) fn programs() -> Vec<Check> {
             Ok((path, answer)) => Check::fail(
                 name,
                 format!(
-                    "{} says '{}', expected '{expected}'",
+                    "{} reports '{}', expected '{expected}'",
                     path.display(),
                     answer.stdout.trim()
                 ),
@@ -71,9 +71,9 @@ fn runtime() -> Check {
             Ok(answer) => Check::fail(
                 name,
                 format!("{}: {}", path.display(), answer.complaint()),
-                "mend or reinstall it",
+                "repair or reinstall it",
             ),
-            Err(error) => Check::fail(name, error.text, "mend or reinstall it"),
+            Err(error) => Check::fail(name, error.text, "repair or reinstall it"),
         };
     }
     let fix = if has_modules() {
@@ -94,12 +94,14 @@ fn image_mounts() -> Check {
         (None, _) => Check::warn(
             name,
             "squashfuse is not on PATH",
-            "install squashfuse on the compute nodes, or each start of an image unpacks it first",
+            "install squashfuse on the compute nodes; without it each start unpacks the image \
+             first",
         ),
         (Some(_), false) => Check::warn(
             name,
             "/dev/fuse cannot be opened",
-            "chmod 666 /dev/fuse on the compute nodes, or each start of an image unpacks it first",
+            "chmod 666 /dev/fuse on the compute nodes; without it each start unpacks the image \
+             first",
         ),
     }
 }
@@ -113,7 +115,7 @@ fn user_namespaces() -> Check {
     if most == Some(0) || clone == Some(0) {
         return Check::warn(
             name,
-            "ordinary users may not make them",
+            "ordinary users cannot create them",
             "sysctl user.max_user_namespaces=15000 (and kernel.unprivileged_userns_clone=1), or \
              Apptainer's setuid installation",
         );
@@ -141,7 +143,8 @@ fn instances() -> Check {
     Check::warn(
         name,
         format!("running: {}", names.join(", ")),
-        "aifb uses none; end those that are left over: apptainer instance stop NAME",
+        "aifb does not use instances; stop those that you no longer need: apptainer instance stop \
+         NAME",
     )
 }
 
@@ -195,7 +198,7 @@ fn try_to_write(folder: &Path) -> std::io::Result<()> {
 fn last_run(given: &RunsDir) -> Option<Check> {
     let run = store::list(&Roots::of(given)).into_iter().next()?;
     let mut record = run.record().ok()?;
-    store::liveness(&run, &mut record);
+    crate::observe::liveness(&run, &mut record);
     let name = "newest run";
     let memory = record.slurm.as_ref().is_some_and(|slurm| slurm.state == "OUT_OF_MEMORY");
     match &record.failure {
@@ -203,7 +206,7 @@ fn last_run(given: &RunsDir) -> Option<Check> {
             let error = CommandError::of_run(&record.run_id, failure);
             let seen = error.text.lines().next().unwrap_or_default().to_owned();
             let fix = match (&failure.hint, memory) {
-                (_, true) => "the job ran out of memory: ask for more (slurm: {mem: …})".to_owned(),
+                (_, true) => "the job ran out of memory: request more (slurm: {mem: …})".to_owned(),
                 (Some(hint), false) => hint.clone(),
                 (None, false) => format!("aifb logs show {}", record.run_id),
             };
@@ -211,8 +214,8 @@ fn last_run(given: &RunsDir) -> Option<Check> {
         }
         None if memory => Some(Check::warn(
             name,
-            format!("{}: Slurm ended it, out of memory", record.run_id),
-            "ask for more memory (slurm: {mem: …})",
+            format!("{}: ended by Slurm, out of memory", record.run_id),
+            "request more memory (slurm: {mem: …})",
         )),
         None if record.state == State::Failed => {
             Some(Check::warn(name, format!("{} failed", record.run_id), "aifb status"))
@@ -230,6 +233,6 @@ pub(super) fn inherited() -> Option<Check> {
     Some(Check::warn(
         "inherited run",
         format!("AIFB_RUN_DIR is '{folder}', a run of another job: it is ignored"),
-        "nothing needs to be done; unset the AIFB_ variables to silence this",
+        "no action needed; unset the AIFB_ variables to silence this",
     ))
 }

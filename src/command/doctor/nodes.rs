@@ -68,7 +68,7 @@ fn reports(args: &DoctorArgs) -> Result<(Vec<NodeReport>, BTreeSet<String>)> {
     let root = args.root.runs.clone().unwrap_or_else(Roots::default_root);
     let wrong = |doing: &str, error: std::io::Error| {
         CommandError::usage(format!("{doing} '{}'", root.display()), error)
-            .hint("a folder that all nodes share: --runs DIR")
+            .hint("use use a folder that all nodes share: --runs DIR")
     };
     fs::create_dir_all(&root).map_err(|error| wrong("making", error))?;
     let root = root.canonicalize().map_err(|error| wrong("opening", error))?;
@@ -86,7 +86,7 @@ fn reports(args: &DoctorArgs) -> Result<(Vec<NodeReport>, BTreeSet<String>)> {
     let script = format!(
         "#!/bin/sh\nexec srun --overlap --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 {} \
          doctor --node-report\n",
-        crate::command::env::quoted(&own.to_string_lossy())
+        crate::shell::quoted(&own.to_string_lossy())
     );
     let submission = Submission { components: vec![options], script: Script::Text(script) };
     let job = submission.submit()?;
@@ -143,7 +143,7 @@ fn untested(reports: &[NodeReport], all: &BTreeSet<String>) -> Option<Check> {
     }
     Some(Check::warn(
         "nodes",
-        format!("{} tested, not {}", tested.len(), missed.join(", ")),
+        format!("{} tested, not tested: {}", tested.len(), missed.join(", ")),
         "they were busy or down: sinfo -R; run it again, or with --partition",
     ))
 }

@@ -30,11 +30,11 @@ use crate::{
     agent_client::AgentClient,
     cli::LoadArgs,
     error::{CommandError, Result},
-    output, programs,
+    observe::view,
+    output, programs, shell,
     signals::Interrupts,
     slurm::srun::Step,
     store::{self, RunFolder},
-    view,
 };
 
 /// Longest time for services that are not healthy yet: the most that a recipe's deadline can be
@@ -77,7 +77,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<i32> {
         let plan = Plan::new(&run, &request)?;
         for unit in &plan.units {
             for words in plan.tasks(unit)?.shown() {
-                output::out(super::run::shell_line(&words));
+                output::out(shell::line(&words));
             }
         }
         return Ok(0);

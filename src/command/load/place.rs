@@ -48,7 +48,8 @@ pub(super) fn place(
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             if others.len() < count {
                 return Err(format!(
-                    "it asks for {count} nodes beside those of the services, the job has {}",
+                    "it requests {count} nodes in addition to those of the services; the job has \
+                     {}",
                     others.len()
                 ));
             }

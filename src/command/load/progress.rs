@@ -12,7 +12,7 @@ use aifb_schema::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{agent_client::AgentClient, output, view};
+use crate::{agent_client::AgentClient, observe::view, output};
 
 /// Pause between two questions to the coordinator.
 const ASK_EVERY: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use aifb_schema::{
     search::SearchResult,
 };
 
-use crate::view;
+use crate::observe::view;
 
 /// Counts, rates and the distributions that matter, then each doubt on a line of its own.
 pub(super) fn lines(result: &LoadResult) -> Vec<String> {
@@ -60,16 +60,18 @@ pub(super) fn lines(result: &LoadResult) -> Vec<String> {
 pub(super) fn search_lines(found: &SearchResult) -> Vec<String> {
     let unit = &found.unit;
     let ends = match (found.capacity, found.beyond) {
-        (Some(low), Some(high)) => format!("capacity {low:.3} {unit}, {high:.3} is too much"),
-        (Some(low), None) => format!("capacity at least {low:.3} {unit}"),
-        (None, Some(high)) => format!("capacity below {high:.3} {unit}"),
+        (Some(low), Some(high)) => {
+            format!("maximum sustained load {low:.3} {unit}; lowest that failed: {high:.3}")
+        }
+        (Some(low), None) => format!("maximum sustained load: at least {low:.3} {unit}"),
+        (None, Some(high)) => format!("maximum sustained load: below {high:.3} {unit}"),
         (None, None) => "no probe has a result".to_owned(),
     };
     let name = format!("{} p{}", found.load, found.point);
     let mut lines =
         vec![format!("{name}: {ends}; {} probes, {}", found.probes.len(), found.reason)];
     if found.client_limited {
-        lines.push("  the clients are to blame for the upper end: use more of them".to_owned());
+        lines.push("  the clients limited the upper end: use more of them".to_owned());
     }
     lines
 }

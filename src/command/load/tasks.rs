@@ -109,8 +109,11 @@ impl Tasks {
             worst = worst.max(children.reap());
             if let Some(code) = interrupts.code() {
                 children.end();
-                let by = if code == exit::INTERRUPTED { "an interrupt" } else { "SIGTERM" };
-                return Err(CommandError::new(code, "running the load", format!("ended by {by}")));
+                let why = match code {
+                    exit::INTERRUPTED => "interrupted (Ctrl-C)",
+                    _ => "ended by SIGTERM",
+                };
+                return Err(CommandError::new(code, "running the load", why));
             }
             tick();
             thread::sleep(LOOK);

@@ -10,8 +10,9 @@ use aifb_schema::{
 use crate::{
     cli::LogsResendArgs,
     error::{CommandError, Result},
+    observe::{Liveness, liveness},
     programs,
-    store::{Liveness, RunFolder, liveness, select},
+    store::{RunFolder, select},
 };
 
 pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {
@@ -19,8 +20,11 @@ pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {
     let mut record = run.record()?;
     let doing = || format!("sending the logs of run '{}'", record.run_id);
     if matches!(liveness(&run, &mut record.clone()), Liveness::Alive(_)) {
-        return Err(CommandError::usage(doing(), "its agents still do that themselves")
-            .hint("wait for its end: aifb watch"));
+        return Err(CommandError::usage(
+            doing(),
+            "its agents are still running and send the logs themselves",
+        )
+        .hint("wait for its end: aifb watch"));
     }
     let recipe = run.recipe()?;
     let loki = match (&args.loki, recipe.monitor.loki) {
@@ -28,8 +32,8 @@ pub(super) fn run(args: &LogsResendArgs) -> Result<i32> {
         (Some(url), Some(loki)) => Loki { url: url.clone(), ..loki },
         (None, Some(loki)) => loki,
         (None, None) => {
-            return Err(CommandError::usage(doing(), "its recipe names no Loki")
-                .hint("say where to: --loki http://host:3100"));
+            return Err(CommandError::usage(doing(), "its recipe has no Loki URL")
+                .hint("give the URL: --loki http://host:3100"));
         }
     };
     record.submit_dir.push('/');
@@ -81,7 +85,7 @@ fn words(loki: &Loki, logging: Option<Logging>, submit_dir: &str) -> Vec<String>
 fn hint(run: &RunFolder, code: Option<i32>) {
     if code == Some(exit::INCOMPLETE) {
         crate::output::note(format!(
-            "aifb: some lines are not sent yet\n  hint: aifb logs resend {} goes on where this ended",
+            "aifb: some lines are not sent yet\n  hint: aifb logs resend {} continues from here",
             run.path().display()
         ));
     }

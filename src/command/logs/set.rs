@@ -19,7 +19,7 @@ pub(super) fn run(args: &LogsSetArgs) -> Result<i32> {
     if agents.is_empty() {
         return Err(CommandError::incomplete(
             "looking for the agents of the run",
-            "none of them lives",
+            "none of them is running",
         ));
     }
     let token = run.token()?;

@@ -10,7 +10,7 @@ use super::tail::{Line, Shown, Tail};
 use crate::{
     cli::LogsArgs,
     error::{CommandError, Result},
-    follow::{self, Follower},
+    observe::follow::{self, Follower},
     output,
     store::{RunFolder, select},
 };

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     cli::{RunSelector, RunsDir},
     error::{CommandError, Result},
-    follow::{self, Follower},
+    observe::follow::{self, Follower},
     output,
     programs::Prepared,
     signals::Interrupts,
@@ -50,7 +50,8 @@ pub(super) fn follow(job: u32, prepared: &Prepared, as_json: bool) -> Result<i32
         let every = if watched.run_over { LOOK } else { QUEUE_EVERY };
         if let Some(code) = interrupts.code() {
             output::note(format!(
-                "aifb: job {job} goes on; follow it: aifb watch {job}; stop it: aifb stop {job} --job"
+                "aifb: job {job} keeps running; follow it: aifb watch {job}; stop it: aifb stop \
+                 {job} --job"
             ));
             return Ok(code);
         }
@@ -156,13 +157,13 @@ fn finish(
     let Some(run) = run else {
         return Err(CommandError::slurm(
             format!("following job '{job}'"),
-            format!("it ended ({state}) and no run came up"),
+            format!("it ended ({state}) before a run started"),
         )
         .hint(format!("see the job's output, by default slurm-{job}.out; and: aifb doctor")));
     };
     let mut record = run.record()?;
     // Also derives the end of a run whose recorder was lost.
-    store::liveness(&run, &mut record);
+    crate::observe::liveness(&run, &mut record);
     let code = code(&record, recorded.as_ref());
     if as_json {
         output::out_json(&json!({

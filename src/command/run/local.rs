@@ -14,11 +14,12 @@ use serde_json::json;
 use crate::{
     agent_client::AgentClient,
     cli::RunArgs,
-    command::{load, watch::code_of},
+    command::load,
     error::{CommandError, Result},
     launch::{self, Launch},
     output,
     programs::Prepared,
+    shell,
     signals::Interrupts,
     slurm::{is_slurm_variable, runner::shell_code},
     store::RunFolder,
@@ -80,7 +81,7 @@ fn dry_run(args: &RunArgs, prepared: &Prepared) -> Result<i32> {
             &json!({"argv": words.map(|word| word.to_string_lossy()), "snapshot": prepared.line}),
         );
     } else {
-        output::out(format!("{}={} {}", env::SNAPSHOT, prepared.line, super::shell_line(&words)));
+        output::out(format!("{}={} {}", env::SNAPSHOT, prepared.line, shell::line(&words)));
     }
     Ok(0)
 }
@@ -93,7 +94,7 @@ fn drive(
     interrupts: &Interrupts,
 ) -> Result<i32> {
     if prepared.resolved.recipe().load.is_empty() {
-        output::note("aifb: the recipe has no load: the services were started and are stopped now");
+        output::note("aifb: the recipe has no load: the services were started and are now stopped");
         return Ok(0);
     }
     // Lines of single repeats would stand in the way of one JSON document.
@@ -155,7 +156,7 @@ fn finish(run: &RunFolder, launcher: &mut Child, interrupts: &Interrupts) {
 
 /// What failed first: the run, then what drove it.
 fn result_code(run: &RunFolder, driven: Result<i32>) -> i32 {
-    let recorded = run.record().map_or(exit::INCOMPLETE, |record| code_of(&record));
+    let recorded = run.record().map_or(exit::INCOMPLETE, |record| record.exit_code());
     match driven {
         Ok(exit::OK) => recorded,
         Ok(code) => code,

@@ -5,7 +5,7 @@ mod local;
 mod script;
 mod submission;
 
-use std::{ffi::OsStr, path::Path};
+use std::path::Path;
 
 use aifb_schema::{names::exit, snapshot::Wait};
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::{
     error::{CommandError, Result},
     output,
     programs::{self, Prepared},
+    shell,
     slurm::sbatch::{self, Script, Submission},
 };
 
@@ -67,7 +68,7 @@ fn use_plugin(args: &RunArgs) -> Result<bool> {
         PluginUse::Never => Ok(false),
         PluginUse::Auto => match sbatch::knows_plugin("sbatch") {
             Err(error) if args.dry_run => {
-                output::note(format!("{error}\naifb: shown as if the plugin were missing"));
+                output::note(format!("{error}\naifb: showing the submission without the plugin"));
                 Ok(false)
             }
             known => known,
@@ -103,7 +104,7 @@ fn show(submission: &Submission, plugin: bool, as_json: bool) {
         output::out_json(&json!({"argv": argv, "script": script, "plugin": plugin}));
         return;
     }
-    let line = shell_line(&argv);
+    let line = shell::line(&argv);
     match &submission.script {
         Script::File { .. } => output::out(line),
         Script::Text(text) => {
@@ -111,20 +112,6 @@ fn show(submission: &Submission, plugin: bool, as_json: bool) {
             output::out(format!("{}\nEND_OF_JOB_SCRIPT", text.trim_end()));
         }
     }
-}
-
-/// Words as a shell would need them written.
-pub(super) fn shell_line<S: AsRef<OsStr>>(words: &[S]) -> String {
-    let quoted: Vec<String> = words
-        .iter()
-        .map(|word| {
-            let word = word.as_ref().to_string_lossy();
-            let plain = !word.is_empty()
-                && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=./:,+@%".contains(&b));
-            if plain { word.into_owned() } else { super::env::quoted(&word) }
-        })
-        .collect();
-    quoted.join(" ")
 }
 
 /// Prints the report of a run that has ended; a run without results has none worth failing for.
@@ -139,19 +126,5 @@ fn report(folder: &Path) {
     };
     if let Err(error) = super::report::run(&args) {
         output::note(error);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_the_shell() {
-        let words = ["printf", "%s|", "a b", "it's", "", "x=y"];
-        let line = shell_line(&words);
-        let shell = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
-        assert_eq!(String::from_utf8(shell.stdout).unwrap(), "a b|it's||x=y|");
-        assert!(line.starts_with("printf "), "{line}");
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use nix::libc;
 
 use crate::{
-    command::env::quoted,
     error::{CommandError, Result},
+    shell::quoted,
 };
 
 /// The script that is submitted when none is given.
@@ -56,7 +56,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
             doing(),
             format!("without the plugin it must be a shell script, not one for '{interpreter}'"),
         )
-        .hint("call it from a shell script, or let the administrators install the plugin"));
+        .hint("call it from a shell script, or ask the administrators to install the plugin"));
     }
     Ok(text)
 }

@@ -4,7 +4,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Presets;
 use crate::names::limit;
 
 /// Kind of a service: `container`, `external`, or the name of a preset.
@@ -41,6 +40,11 @@ impl ServiceKind {
         self.0 == Self::EXTERNAL
     }
 
+    /// The JSON Schema of one kind.
+    pub(super) fn schema_of(kind: &str, description: &str) -> Value {
+        json!({"type": "string", "const": kind, "description": description})
+    }
+
     /// Whether it can be the name of a preset.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -62,15 +66,10 @@ impl JsonSchema for ServiceKind {
         "ServiceKind".into()
     }
 
+    /// The presets are put in by [`super::json_schema`], which knows them.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let presets = Presets::built_in();
-        let own = ServiceKind::OWN.iter().copied();
-        let described =
-            presets.iter().map(|(kind, known)| (kind, known.preset.description.as_str()));
-        let mut kinds: Vec<Value> = described
-            .chain(own)
-            .map(|(kind, text)| json!({"type": "string", "const": kind, "description": text}))
-            .collect();
+        let own = Self::OWN.iter().map(|(kind, text)| Self::schema_of(kind, text));
+        let mut kinds: Vec<Value> = own.collect();
         kinds.push(json!({
             "type": "string",
             "pattern": "^[a-z0-9][a-z0-9-]{0,62}$",

@@ -9,8 +9,8 @@ use super::{
     Arrival, Dataset, Stop,
     kserve::Kserve,
     model_types::Ollama,
+    placement_types::{Nodes, SlurmValue},
     search::Search,
-    types::{Nodes, SlurmValue},
     wire_types::{Engine, HttpVersion, Tls},
 };
 use crate::units::{Name, Span, UnitError};

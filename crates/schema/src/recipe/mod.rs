@@ -11,15 +11,19 @@ mod document;
 mod explain;
 mod kind;
 mod kserve;
+mod level;
 mod load_types;
 mod log_types;
 mod model_types;
+mod placement_types;
 mod points;
 mod preset;
+mod preset_file;
 mod receiver_types;
 mod resolve;
 mod search;
 mod service;
+mod service_types;
 mod stop;
 mod types;
 mod wire_types;
@@ -37,12 +41,14 @@ pub use kserve::*;
 pub use load_types::*;
 pub use log_types::*;
 pub use model_types::*;
+pub use placement_types::*;
 pub use points::{POINTS_MAX, Point};
 pub use preset::{Known, Origin, Preset, Presets};
 pub use receiver_types::*;
 pub use resolve::{Resolved, ResolvedError, resolve};
 pub use search::*;
 pub use service::Probe;
+pub use service_types::*;
 pub use stop::*;
 pub use types::*;
 pub use wire_types::*;
@@ -116,6 +122,13 @@ pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(Recipe).to_value();
     if let Value::Object(map) = &mut schema {
         map.insert("title".into(), "aifb recipe, version 1".into());
+    }
+    let kinds = schema.pointer_mut("/$defs/ServiceKind/anyOf").and_then(Value::as_array_mut);
+    if let Some(kinds) = kinds {
+        let presets = Presets::built_in().iter();
+        let described =
+            presets.map(|(kind, known)| ServiceKind::schema_of(kind, &known.preset.description));
+        kinds.splice(..0, described);
     }
     schema
 }

@@ -12,6 +12,7 @@ use super::{
     document::Document,
     explain::explain,
     points::{self, Point},
+    types::TypeError,
 };
 
 /// Why [`Resolved`] cannot be read back.
@@ -58,7 +59,7 @@ pub fn resolve(
             vec![error]
         })?;
     }
-    let recipe = written(&document.value).map_err(|error| {
+    let recipe = Recipe::of(&document.value).map_err(|error| {
         let mut complaint = explain(&document, &error);
         // The file alone was fine: then the overrides are to blame.
         if let Some(last) = sets.last().filter(|_| resolve(text, &[], presets).is_ok()) {
@@ -100,7 +101,7 @@ impl Resolved {
     #[must_use]
     pub fn written(&self) -> Recipe {
         // It was read from this very document.
-        written(&self.document).unwrap_or_else(|_| self.recipe.clone())
+        Recipe::of(&self.document).unwrap_or_else(|_| self.recipe.clone())
     }
 
     /// Sets one field and resolves again; `path` as in an override.
@@ -164,7 +165,8 @@ impl Resolved {
         Ok(Self {
             document,
             presets: BTreeMap::<String, Preset>::deserialize(presets)?,
-            recipe: written(&recipe).map_err(|error| ResolvedError::Content(error.to_string()))?,
+            recipe: Recipe::of(&recipe)
+                .map_err(|error| ResolvedError::Content(error.to_string()))?,
         })
     }
 
@@ -182,13 +184,6 @@ impl Resolved {
     }
 }
 
-type TypeError = serde_path_to_error::Error<serde_json::Error>;
-
-/// The types of a document, as it stands.
-pub(super) fn written(document: &Value) -> Result<Recipe, TypeError> {
-    serde_path_to_error::deserialize(document)
-}
-
 /// The recipe that a document means.
 fn merged(document: &Value, presets: &BTreeMap<String, Preset>) -> Result<Recipe, TypeError> {
     let mut document = document.clone();
@@ -200,7 +195,7 @@ fn merged(document: &Value, presets: &BTreeMap<String, Preset>) -> Result<Recipe
             *own = preset.merge(own);
         }
     }
-    let mut recipe = written(&document)?;
+    let mut recipe = Recipe::of(&document)?;
     recipe.services.iter_mut().for_each(Service::fill_in);
     Ok(recipe)
 }

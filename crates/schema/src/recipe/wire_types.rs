@@ -51,8 +51,8 @@ impl HttpVersion {
     }
 }
 
-/// TLS of https:// endpoints. Files are read on the client's node; relative paths start in the
-/// folder of the step.
+/// TLS of https:// endpoints. Files are read on the node of whoever connects; relative paths start
+/// in the folder of the step (a load) or of the submission (a page of metrics).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -70,7 +70,7 @@ pub struct Tls {
     #[serde(default)]
     pub insecure: bool,
     /// Name that the server's certificate must have, and that is asked for (SNI), instead of the
-    /// URL's host.
+    /// URL's host. For loads only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

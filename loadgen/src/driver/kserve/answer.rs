@@ -48,7 +48,7 @@ pub(super) struct Output<'a> {
 /// `parse` where an output contradicts itself.
 pub(super) fn check(expected: &[KserveOutput], outputs: &[Output<'_>]) -> Result<(), Fault> {
     if outputs.is_empty() {
-        return Err(Fault::new(Class::EmptyResponse, "an answer without outputs"));
+        return Err(Fault::new(Class::EmptyResponse, "a response without outputs"));
     }
     outputs.iter().try_for_each(itself)?;
     for KserveOutput { name, shape } in expected {
@@ -152,7 +152,7 @@ impl Reply for Inferred {
     fn end(&mut self, _: u64, _: &mut Seen) -> Result<(), Fault> {
         let json = self.json.bytes();
         if self.header.is_some_and(|header| json.len() < header) {
-            return Err(Fault::new(Class::TruncatedStream, "the answer ends within its JSON"));
+            return Err(Fault::new(Class::TruncatedStream, "the response ends within its JSON"));
         }
         let answer = match self.answer.take() {
             Some(answer) => answer,
@@ -191,7 +191,7 @@ impl Answer {
     /// What the JSON says, if it is no error.
     fn read(json: &[u8]) -> Result<Self, Fault> {
         let answer: Self = serde_json::from_slice(json)
-            .map_err(|error| odd(format!("reading the answer: {error}")))?;
+            .map_err(|error| odd(format!("reading the response: {error}")))?;
         let Some(error) = &answer.error else { return Ok(answer) };
         let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
         Err(Fault::new(Class::ErrorEventIn200, text))

@@ -61,7 +61,10 @@ fn messages<'a>(
     while let Some(([flag, length @ ..], rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() {
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         if *flag != 0 {
-            return Err(Fault::new(Class::Parse, "a compressed message, which nobody asked for"));
+            return Err(Fault::new(
+                Class::Parse,
+                "a compressed message, although none was requested",
+            ));
         }
         if length > MESSAGE_BYTES_MAX {
             return Err(Fault::new(

@@ -14,7 +14,7 @@ use super::{
     tensor::{Form, Tensor, Wanted},
 };
 use crate::{
-    driver::{either::Either, protocol::Protocol},
+    driver::{alternative::Either, protocol::Protocol},
     error::Fatal,
     fault::{Class, Fault},
     job::Job,
@@ -167,7 +167,7 @@ impl Answer for Generated {
 }
 
 fn empty() -> Fault {
-    Fault::new(Class::EmptyResponse, "an answer without output")
+    Fault::new(Class::EmptyResponse, "a response without output")
 }
 
 /// Fields of an answer that are no outputs.
@@ -192,7 +192,7 @@ impl Generated {
     /// Whether an answer has an output that is not empty.
     fn read(&self, data: &[u8]) -> Result<bool, Fault> {
         let answer: Map<String, Value> = serde_json::from_slice(data)
-            .map_err(|error| Fault::new(Class::Parse, format!("reading the answer: {error}")))?;
+            .map_err(|error| Fault::new(Class::Parse, format!("reading the response: {error}")))?;
         if let Some(error) = answer.get("error") {
             let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
             return Err(Fault::new(Class::ErrorEventIn200, text));

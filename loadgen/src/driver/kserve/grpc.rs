@@ -176,10 +176,10 @@ async fn call<M: Message + Default + 'static>(
 async fn metadata(wire: &Wire, asked: &ModelName) -> Result<Metadata, Fatal> {
     let answer: ModelMetadata = call(wire, 0, "ModelMetadata", asked).await.map_err(|fault| {
         Fatal::service(format!(
-            "asking for the metadata of model '{}': {}",
+            "requesting the metadata of model '{}': {}",
             asked.name, fault.message
         ))
-        .hint("name each input with datatype and shape, and it is not asked for")
+        .hint("with datatype and shape of each input the metadata is not needed")
     })?;
     let inputs = answer.inputs.into_iter().map(|tensor| Described {
         name: tensor.name,
@@ -199,10 +199,10 @@ async fn is_decoupled(wire: &Wire, asked: &ModelName) -> Result<bool, Fatal> {
         }
         Err(fault) if matches!(fault.class, Class::Status4xx) => Ok(false),
         Err(fault) => Err(Fatal::service(format!(
-            "asking for the configuration of model '{}': {}",
+            "requesting the configuration of model '{}': {}",
             asked.name, fault.message
         ))
-        .hint("stream: false or stream: true, and it is not asked for")),
+        .hint("with stream: false or stream: true the configuration is not needed")),
     }
 }
 
@@ -242,7 +242,7 @@ impl<M: Messages> Reply for Unframed<M> {
         if !kind.starts_with("application/grpc") {
             return Err(Fault::new(
                 Class::Parse,
-                format!("the answer is '{kind}', expected application/grpc"),
+                format!("the response is '{kind}', expected application/grpc"),
             ));
         }
         // An answer without messages has its status here.
@@ -263,10 +263,10 @@ impl<M: Messages> Reply for Unframed<M> {
 
     fn end(&mut self, _: u64, seen: &mut Seen) -> Result<(), Fault> {
         match &self.status {
-            None => Err(Fault::new(Class::TruncatedStream, "the answer ends without a status")),
+            None => Err(Fault::new(Class::TruncatedStream, "the response ends without a status")),
             Some(status) if status.code != 0 => Err(status.fault()),
             Some(_) if !self.frames.is_whole() => {
-                Err(Fault::new(Class::TruncatedStream, "the answer ends within a message"))
+                Err(Fault::new(Class::TruncatedStream, "the response ends within a message"))
             }
             Some(_) => self.messages.end(self.count, seen),
         }
@@ -275,7 +275,7 @@ impl<M: Messages> Reply for Unframed<M> {
 
 fn decoded<M: Message + Default>(bytes: &[u8]) -> Result<M, Fault> {
     M::decode(bytes)
-        .map_err(|error| Fault::new(Class::Parse, format!("reading the answer: {error}")))
+        .map_err(|error| Fault::new(Class::Parse, format!("reading the response: {error}")))
 }
 
 /// The answer to a question before the start.
@@ -329,7 +329,7 @@ impl Messages for Answers {
         match self.kind {
             Kind::Single => exactly_one(count),
             Kind::Stream if self.last == Some(false) => {
-                Err(Fault::new(Class::TruncatedStream, "the stream ends before its final answer"))
+                Err(Fault::new(Class::TruncatedStream, "the stream ends before its final response"))
             }
             Kind::Stream if seen.content_events == 0 => {
                 Err(Fault::new(Class::EmptyResponse, "a stream without outputs"))
@@ -355,7 +355,7 @@ impl Answers {
         }
         let answer = answer.unwrap_or_default();
         if self.last == Some(true) {
-            return Err(Fault::new(Class::Parse, "an answer after the final one"));
+            return Err(Fault::new(Class::Parse, "a response after the final one"));
         }
         if let Some(Choice::Bool(last)) =
             answer.parameters.get(IS_FINAL).and_then(|parameter| parameter.choice.as_ref())

@@ -134,8 +134,8 @@ async fn metadata_over_http(wire: &Wire, model: &str, path: &str) -> Result<Meta
             .map_err(|error| Fault::new(crate::fault::Class::Parse, error.to_string()))
     };
     answer.and_then(read).map_err(|fault| {
-        Fatal::service(format!("asking for the metadata of model '{model}': {}", fault.message))
-            .hint("name each input with datatype and shape, and it is not asked for")
+        Fatal::service(format!("requesting the metadata of model '{model}': {}", fault.message))
+            .hint("with datatype and shape of each input the metadata is not needed")
     })
 }
 

@@ -77,7 +77,8 @@ where
                 fault.message
             ))
             .hint(
-                "is it in the server's model repository, and was it loaded? see the server's log",
+                "check that the model is in the server's repository and loaded: see the server's \
+                 log",
             ));
         }
         tokio::time::sleep(READY_EVERY).await;
@@ -105,7 +106,7 @@ pub(super) fn inputs(
     }
     if metadata.inputs.is_empty() {
         return Err(Fatal::usage(format!(
-            "load '{}': the server names no inputs of model '{model}'",
+            "load '{}': the server lists no inputs of model '{model}'",
             load.name
         ))
         .hint("name them: kserve: {inputs: [{name: NAME, datatype: FP32, shape: [1, 16]}]}"));
@@ -145,7 +146,7 @@ pub(super) fn wanted(
         (None, Some(described)) => fixed(&described.shape).ok_or_else(|| {
             wrong(format!("has the shape {:?} in the model's metadata", described.shape)).hint(
                 format!(
-                    "say how large it is in requests: inputs: [{{name: {name}, shape: {:?}}}]",
+                    "set its shape: inputs: [{{name: {name}, shape: {:?}}}]",
                     described.shape.iter().map(|size| (*size).max(1)).collect::<Vec<_>>()
                 ),
             )
@@ -169,7 +170,7 @@ pub(super) fn wanted(
         }
         TensorData::Values(values) => {
             if let Some(odd) = values.iter().find(|value| !datatype.takes(value)) {
-                return Err(wrong(format!("is {}, which {odd} is not", datatype.as_str())));
+                return Err(wrong(format!("is {}, but {odd} is not", datatype.as_str())));
             }
             if values.is_empty() || (values.len() > 1 && values.len() != count) {
                 return Err(wrong(format!("has {} values for {count} elements", values.len()))
@@ -182,7 +183,10 @@ pub(super) fn wanted(
                 !matches!(datatype, Datatype::Bool | Datatype::Bytes) && !datatype.takes(&largest)
             }) =>
         {
-            return Err(wrong(format!("is {}: below is too large for it", datatype.as_str())));
+            return Err(wrong(format!(
+                "is {}: the value of below is too large",
+                datatype.as_str()
+            )));
         }
         TensorData::Text | TensorData::Tokens | TensorData::Random | TensorData::Zeros => {}
     }
@@ -257,7 +261,7 @@ mod tests {
         for (inputs, expected) in [
             (
                 r#"{"name":"other"}"#,
-                "no input 'other' (owner: recipe)\nhint: its inputs: fixed, open",
+                "no input 'other' (cause: recipe)\nhint: its inputs: fixed, open",
             ),
             (r#"{"name":"fixed","data":"text"}"#, "prompts are BYTES"),
             (r#"{"name":"open","shape":[1,4],"data":[1,2]}"#, "2 values for 4 elements"),

@@ -20,7 +20,7 @@ fn the_place_comes_from_options_or_slurm() {
     assert_eq!(place(&options(Some(1), Some(2)), &slurm).unwrap(), Some((1, 2)));
     let nothing = |_: &str| None;
     let error = place(&options(None, Some(2)), &nothing).unwrap_err().to_string();
-    assert!(error.contains("which rank of how many"), "{error}");
+    assert!(error.contains("number of ranks are unknown"), "{error}");
     let error = place(&options(Some(2), Some(2)), &nothing).unwrap_err().to_string();
     assert!(error.contains("rank 2 of 2"), "{error}");
     let without = JoinOptions { join: None, ..options(None, None) };
@@ -61,7 +61,7 @@ fn a_folder_inside_a_run_is_used_once() {
     };
     assert!(inside(0).is_ok() && record::start::because(folder.path()).is_none());
     fs::write(record::checkpoint_path(folder.path(), 1), "").unwrap();
-    assert!(inside(0).is_ok() && inside(1).unwrap_err().contains("from before"));
+    assert!(inside(0).is_ok() && inside(1).unwrap_err().contains("already exists"));
     fs::write(folder.path().join(file::RESULT), "").unwrap();
     assert!(inside(0).unwrap_err().contains("result.json"));
 }

@@ -241,7 +241,7 @@ impl Decoder {
         if (100..200).contains(&status) {
             self.interim += 1;
             if self.interim > INTERIM_MAX {
-                return Err(Broken("too many interim answers").into());
+                return Err(Broken("too many interim responses").into());
             }
             return Ok(Some(used));
         }
@@ -253,7 +253,7 @@ impl Decoder {
             State::Done
         } else if framing.chunked {
             if old {
-                return Err(Broken("an HTTP/1.0 answer in chunks").into());
+                return Err(Broken("a chunked HTTP/1.0 response").into());
             }
             NEXT_SIZE
         } else {

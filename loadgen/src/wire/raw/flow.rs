@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 
 use super::{
     decode::{Broken, Decoder, Progress, Sink},
-    hub::{Hub, Taker},
+    hub::Hub,
 };
 use crate::{
     fault::{Class, Fault},
@@ -57,11 +57,24 @@ impl Drop for Line {
     }
 }
 
-/// A request in flight.
-pub(super) struct Flow<R> {
-    line: Line,
+/// What a request in flight begins with.
+pub(crate) struct Begin {
+    /// The connection.
+    pub(super) line: Line,
+    /// The bytes of the request.
+    pub(super) request: Vec<u8>,
+    /// The answer has no body whatever its head says (HEAD).
+    pub(super) bodiless: bool,
+    /// What was seen until now.
+    pub(super) seen: Seen,
+}
+
+/// A request in flight with what its answer is handed to, in one piece of memory: made by
+/// [`Begin::flow`] with the reply's own type, used without it.
+pub(crate) struct Flow<R: ?Sized> {
+    /// Absent once it has been given back.
+    line: Option<Line>,
     decoder: Decoder,
-    receiver: Receiver<R>,
     seen: Seen,
     /// What is still to be sent, and from where on.
     sending: Option<(Vec<u8>, usize)>,
@@ -73,39 +86,46 @@ pub(super) struct Flow<R> {
     clean: bool,
     /// Who waits for the end.
     waker: Option<Waker>,
+    /// Last: its size is that of the reply.
+    receiver: Receiver<R>,
 }
 
-impl<R: Reply + 'static> Flow<R> {
-    /// Sends `request`, as far as that is possible now; its answer goes to `reply`. `bodiless` where
-    /// it has no body whatever its head says (HEAD).
-    pub(super) fn begin(
-        line: Line,
-        request: Vec<u8>,
-        bodiless: bool,
-        reply: R,
-        seen: Seen,
-    ) -> Rc<RefCell<Self>> {
-        line.io.socket().begin();
+/// A request in flight, whatever its answer is handed to.
+pub(crate) type InFlight = Rc<RefCell<Flow<dyn Reply>>>;
+
+impl Begin {
+    /// The request in flight; its answer goes to `reply`.
+    pub(crate) fn flow<R: Reply + 'static>(self, reply: R) -> InFlight {
         let mut decoder = Decoder::default();
-        decoder.begin(bodiless);
-        let (hub, place) = (Rc::clone(&line.hub), line.place);
-        let flow = Rc::new(RefCell::new(Self {
-            line,
+        decoder.begin(self.bodiless);
+        Rc::new(RefCell::new(Flow {
+            line: Some(self.line),
             decoder,
-            receiver: Receiver::new(reply),
-            seen,
-            sending: Some((request, 0)),
+            seen: self.seen,
+            sending: Some((self.request, 0)),
             unsent: None,
             over: None,
             clean: false,
             waker: None,
-        }));
-        if let Some(waker) = hub.give(place, Rc::clone(&flow) as Rc<dyn Taker>) {
-            flow.ready(&mut Context::from_waker(&waker));
-        }
-        flow
+            receiver: Receiver::new(reply),
+        }))
     }
+}
 
+/// Sends the request, as far as that is possible now.
+pub(super) fn start(flow: &InFlight) {
+    let known = flow.borrow().line.as_ref().map(|line| {
+        line.io.socket().begin();
+        (Rc::clone(&line.hub), line.place)
+    });
+    if let Some((hub, place)) = known
+        && let Some(waker) = hub.give(place, Rc::clone(flow))
+    {
+        flow.borrow_mut().ready(&mut Context::from_waker(&waker));
+    }
+}
+
+impl Flow<dyn Reply> {
     /// How it ended, once; until then `waker` is kept to be woken.
     pub(super) fn end(&mut self, waker: &Waker) -> Poll<Result<(), Fault>> {
         if let Some(result) = self.over.take() {
@@ -119,15 +139,30 @@ impl<R: Reply + 'static> Flow<R> {
 
     /// Gives it up, if it has not ended; what was seen of it until then.
     pub(super) fn leave(&mut self) -> Seen {
-        self.line.hub.take(self.line.place);
         let mut seen = std::mem::take(&mut self.seen);
-        self.line.io.socket().note(&mut seen);
+        if let Some(line) = &self.line {
+            line.hub.take(line.place);
+            line.io.socket().note(&mut seen);
+        }
         seen
     }
 
-    /// The connection, where it can be used again, and the answer.
-    pub(super) fn into_parts(self) -> (Option<Line>, R) {
-        (self.clean.then_some(self.line), self.receiver.into_reply())
+    /// The connection, once, where it can be used again.
+    pub(super) fn line(&mut self) -> Option<Line> {
+        self.line.take_if(|_| self.clean)
+    }
+
+    /// The connection may be ready; it wakes `cx` when it is again.
+    pub(super) fn ready(&mut self, cx: &mut Context<'_>) {
+        if let Poll::Ready(result) = self.turn(cx) {
+            if let Some(line) = &self.line {
+                line.hub.take(line.place);
+            }
+            self.over = Some(result);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Sends and receives what can be. While a long body is on its way the server may already
@@ -140,7 +175,9 @@ impl<R: Reply + 'static> Flow<R> {
             self.unsent = Some(error);
         }
         loop {
-            let Self { line, decoder, receiver, seen, .. } = self;
+            let Self { line: Some(line), decoder, receiver, seen, .. } = self else {
+                return Poll::Pending;
+            };
             let socket = line.io.socket().clone();
             let taken = line.io.poll_take(cx, |bytes| {
                 let mut sink = Taking { receiver, seen, at_ns: socket.last_read_ns() };
@@ -177,8 +214,10 @@ impl<R: Reply + 'static> Flow<R> {
 
     /// Sends what can be sent.
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some((bytes, at)) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let mut io = Pin::new(&mut self.line.io);
+        let (Some((bytes, at)), Some(line)) = (&mut self.sending, &mut self.line) else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut io = Pin::new(&mut line.io);
         while let Some(rest) = bytes.get(*at..).filter(|rest| !rest.is_empty()) {
             match ready!(io.as_mut().poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -193,35 +232,25 @@ impl<R: Reply + 'static> Flow<R> {
 
     /// The answer is complete.
     fn complete(&mut self) -> Result<(), Fault> {
-        let socket = self.line.io.socket();
-        socket.rest();
-        self.receiver.end(socket.last_read_ns(), &mut self.seen)
+        let at_ns = self.line.as_ref().map_or(0, |line| {
+            let socket = line.io.socket();
+            socket.rest();
+            socket.last_read_ns()
+        });
+        self.receiver.end(at_ns, &mut self.seen)
     }
 
     /// The fault of a connection that ended too early.
     fn broken(&self, why: String) -> Fault {
-        let answered = self.line.io.socket().answered();
+        let answered = self.line.as_ref().is_some_and(|line| line.io.socket().answered());
         let class = if answered { Class::TruncatedStream } else { Class::ResetBeforeResponse };
         Fault::new(class, why)
     }
 }
 
-impl<R: Reply + 'static> Taker for RefCell<Flow<R>> {
-    fn ready(&self, cx: &mut Context<'_>) {
-        let mut flow = self.borrow_mut();
-        if let Poll::Ready(result) = flow.turn(cx) {
-            flow.line.hub.take(flow.line.place);
-            flow.over = Some(result);
-            if let Some(waker) = flow.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-}
-
 /// Hands what is decoded of one read on with its stamp.
-struct Taking<'a, R> {
-    receiver: &'a mut Receiver<R>,
+struct Taking<'a> {
+    receiver: &'a mut Receiver<dyn Reply>,
     seen: &'a mut Seen,
     at_ns: u64,
 }
@@ -232,7 +261,7 @@ impl From<Broken> for Fault {
     }
 }
 
-impl<R: Reply> Sink for Taking<'_, R> {
+impl Sink for Taking<'_> {
     type Error = Fault;
 
     fn head(&mut self, head: &Head<'_>) -> Result<(), Fault> {

@@ -12,14 +12,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use super::flow::InFlight;
+
 /// Calls before the runtime's other tasks get their turn: some 0.2 ms.
 const BATCH: usize = 64;
-
-/// Takes what has come on a connection.
-pub(super) trait Taker {
-    /// The connection may be ready; it wakes `cx` when it is again.
-    fn ready(&self, cx: &mut Context<'_>);
-}
 
 /// The connections of a thread.
 pub(crate) struct Hub {
@@ -34,7 +30,7 @@ struct Places {
 }
 
 struct Place {
-    taker: Option<Rc<dyn Taker>>,
+    flow: Option<InFlight>,
     waker: Waker,
 }
 
@@ -95,7 +91,7 @@ impl Hub {
         }
         let place = places.list.len();
         let bell = Bell { place, bells: Arc::clone(&self.bells) };
-        places.list.push(Place { taker: None, waker: Arc::new(bell).into() });
+        places.list.push(Place { flow: None, waker: Arc::new(bell).into() });
         place
     }
 
@@ -105,31 +101,30 @@ impl Hub {
         self.places.borrow_mut().free.push(place);
     }
 
-    /// From now on `taker` is called for this place, for the first time by the caller itself, with
+    /// From now on `flow` is called for this place, for the first time by the caller itself, with
     /// the waker that is given.
-    pub(super) fn give(&self, place: usize, taker: Rc<dyn Taker>) -> Option<Waker> {
+    pub(super) fn give(&self, place: usize, flow: InFlight) -> Option<Waker> {
         let mut places = self.places.borrow_mut();
         let place = places.list.get_mut(place)?;
-        place.taker = Some(taker);
+        place.flow = Some(flow);
         Some(place.waker.clone())
     }
 
     /// Nobody is called for this place any more.
     pub(super) fn take(&self, place: usize) {
-        let taker =
-            self.places.borrow_mut().list.get_mut(place).and_then(|place| place.taker.take());
+        let flow = self.places.borrow_mut().list.get_mut(place).and_then(|place| place.flow.take());
         // It may be the last that holds its connection, which leaves its place then.
-        drop(taker);
+        drop(flow);
     }
 
     fn call(&self, place: usize) {
         let called = match self.places.borrow().list.get(place) {
-            Some(Place { taker: Some(taker), waker }) => (Rc::clone(taker), waker.clone()),
+            Some(Place { flow: Some(flow), waker }) => (Rc::clone(flow), waker.clone()),
             // Whoever comes next looks by itself.
             _ => return,
         };
-        let (taker, waker) = called;
-        taker.ready(&mut Context::from_waker(&waker));
+        let (flow, waker) = called;
+        flow.borrow_mut().ready(&mut Context::from_waker(&waker));
     }
 }
 

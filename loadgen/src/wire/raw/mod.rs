@@ -8,16 +8,22 @@ pub(crate) mod decode;
 mod flow;
 mod hub;
 
-use std::{cell::RefCell, future::poll_fn, io::Write as _, rc::Rc, task::Poll};
+use std::{
+    io::Write as _,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use hyper::Method;
 
-use super::{Reply, Request, Target, io::Io};
+use super::{Replies, Request, Target, io::Io};
 use crate::{
     fault::{Class, Fault},
     record::row::Seen,
 };
-use flow::{Flow, Line};
+use flow::Line;
+pub(crate) use flow::{Begin, InFlight};
 pub(super) use hub::Hub;
 
 /// A connection.
@@ -40,27 +46,27 @@ impl Raw {
         self.clean && self.line.as_ref().is_some_and(|line| line.io.is_idle())
     }
 
-    /// Sends a request, hands the answer to what `reply` makes and gives that back. Nothing of it
-    /// is kept here meanwhile.
-    pub(super) async fn exchange<R: Reply + 'static>(
-        &mut self,
+    /// Sends a request, as far as that is possible now; its answer goes to the reply that `replies`
+    /// makes. Nothing of either is kept here meanwhile.
+    ///
+    /// # Errors
+    /// If it is no request, or the connection was given up.
+    pub(super) fn exchange<'a>(
+        &'a mut self,
         request: &Request,
-        reply: impl FnOnce() -> R,
-        seen: &mut Seen,
-    ) -> Result<R, Fault> {
+        replies: &dyn Replies,
+        seen: &'a mut Seen,
+    ) -> Result<Flight<'a>, Fault> {
         self.clean = false;
         let bytes = written(request, &self.target)?;
         let Some(line) = self.line.take() else {
-            return Err(Fault::new(Class::Send, "the connection was given up"));
+            return Err(Fault::new(Class::Send, "the connection was abandoned"));
         };
         let bodiless = request.route.method == Method::HEAD;
-        let flow = Flow::begin(line, bytes, bodiless, reply(), std::mem::take(seen));
-        let flight = Flight { flow: Some(flow), seen };
-        flight.end().await?;
-        let landed = flight.land();
-        let (line, reply) = landed.ok_or_else(|| Fault::new(Class::Send, "it did not end"))?;
-        (self.clean, self.line) = (line.is_some(), line);
-        Ok(reply)
+        let before = std::mem::take(seen);
+        let flow = replies.flow(Begin { line, request: bytes, bodiless, seen: before });
+        flow::start(&flow);
+        Ok(Flight { raw: self, flow: Some(flow), seen })
     }
 }
 
@@ -93,36 +99,39 @@ fn written(request: &Request, target: &Target) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// A request in flight, whose stamps come back however it ends.
-struct Flight<'a, R: Reply + 'static> {
-    /// Absent once it has landed.
-    flow: Option<Rc<RefCell<Flow<R>>>>,
+/// Waits for the end of a request in flight, whose stamps come back however it ends.
+pub(crate) struct Flight<'a> {
+    raw: &'a mut Raw,
+    /// Absent once it has ended.
+    flow: Option<InFlight>,
     seen: &'a mut Seen,
 }
 
-impl<R: Reply + 'static> Flight<'_, R> {
-    /// Waits for the end.
-    async fn end(&self) -> Result<(), Fault> {
-        poll_fn(|cx| match &self.flow {
-            Some(flow) => flow.borrow_mut().end(cx.waker()),
-            None => Poll::Ready(Ok(())),
-        })
-        .await
-    }
+impl Future for Flight<'_> {
+    type Output = Result<(), Fault>;
 
-    /// The connection, where it can be used again, and the answer.
-    fn land(mut self) -> Option<(Option<Line>, R)> {
-        // The hub holds it only while it calls it.
-        let mut flow = Rc::try_unwrap(self.flow.take()?).ok()?.into_inner();
-        *self.seen = flow.leave();
-        Some(flow.into_parts())
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(flow) = &self.flow else { return Poll::Pending };
+        ready!(flow.borrow_mut().end(cx.waker()))?;
+        if let Some(flow) = self.leave() {
+            let line = flow.borrow_mut().line();
+            (self.raw.clean, self.raw.line) = (line.is_some(), line);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<R: Reply + 'static> Drop for Flight<'_, R> {
+impl Flight<'_> {
+    /// Takes back what was seen, once.
+    fn leave(&mut self) -> Option<InFlight> {
+        let flow = self.flow.take()?;
+        *self.seen = flow.borrow_mut().leave();
+        Some(flow)
+    }
+}
+
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if let Some(flow) = &self.flow {
-            *self.seen = flow.borrow_mut().leave();
-        }
+        self.leave();
     }
 }

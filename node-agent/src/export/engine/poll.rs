@@ -14,14 +14,13 @@ use std::{
 
 use aifb_schema::{
     metric::{self, Family},
-    recipe::EngineTls,
+    recipe::Tls,
 };
 
 use super::{family::family, page};
 use crate::{
-    http,
+    http::{self, tls},
     sample::{Source, Tick},
-    tls,
 };
 
 /// Longest time for a page. An engine under load may answer late; until then it is not asked again.
@@ -68,7 +67,7 @@ pub(crate) struct Address {
     /// Its URL.
     pub(crate) url: String,
     /// Whom its https server is trusted to be, by files with whole paths.
-    pub(crate) tls: Option<EngineTls>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Engines {
@@ -81,7 +80,8 @@ impl Engines {
             .name("engine-metrics".into())
             .spawn(move || look_when_asked(&at, &asked, &of_thread));
         if let Err(error) = started {
-            tracing::error!(service, replica, %error, "no thread for its own metrics");
+            tracing::error!(service, replica, %error, "cannot start the thread for its own \
+             metrics");
             return;
         }
         let (service, replica) = (service.to_owned(), replica.to_string());

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aifb_schema::{recipe::EngineTls, samples};
+use aifb_schema::{recipe::Tls, samples};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::{Address, Engines, poll::PATIENCE};
 use crate::{
     export::fixture::{Keys, Reply, Stand},
+    http::tls,
     sample::{Attached, Config, Sampler, Watched},
-    tls,
 };
 
 const PAGE: &str = "# HELP e:running Requests that run\n# TYPE e:running gauge\n\
@@ -73,23 +73,19 @@ fn a_page_is_asked_for_by_https_of_whom_is_trusted() {
     let (open, closed) =
         (Stand::start_tls(&keys, false, answer), Stand::start_tls(&keys, true, answer));
     let engines = Engines::default();
-    let ask = |name: &str, stand: &Stand, tls: EngineTls| {
+    let ask = |name: &str, stand: &Stand, tls: Tls| {
         let url = format!("https://{}/metrics", stand.address);
         engines.set(name, 0, Address { url, tls: Some(tls) });
     };
-    let trusting = || EngineTls { ca: Some(keys.ca.clone()), ..EngineTls::default() };
-    let insecure = EngineTls { insecure: true, ..EngineTls::default() };
+    let trusting = || Tls { ca: Some(keys.ca.clone()), ..Tls::default() };
+    let insecure = Tls { insecure: true, ..Tls::default() };
     let (cert, key) = (Some(keys.cert.clone()), Some(keys.key.clone()));
     ask("trusted", &open, trusting());
     ask("insecure", &open, insecure);
-    ask("known", &closed, EngineTls { cert, key, ..trusting() });
-    ask("untrusted", &open, EngineTls::default());
+    ask("known", &closed, Tls { cert, key, ..trusting() });
+    ask("untrusted", &open, Tls::default());
     ask("unknown", &closed, trusting());
-    ask(
-        "fileless",
-        &open,
-        EngineTls { ca: Some("/nonexistent/ca".into()), ..EngineTls::default() },
-    );
+    ask("fileless", &open, Tls { ca: Some("/nonexistent/ca".into()), ..Tls::default() });
     let attached = Attached { sources: vec![Box::new(engines.clone())], sink: None };
     let handle = Sampler::start(config(folder.path()), Watched::default(), attached).unwrap();
     let polls = |page: &str, name: &str, outcome: &str| -> u32 {
@@ -121,20 +117,20 @@ fn a_page_is_asked_for_by_https_of_whom_is_trusted() {
 fn files_that_are_not_what_they_should_be_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let Keys { ca, cert, key, .. } = keys(folder.path());
-    let told = |tls: EngineTls| {
+    let told = |tls: Tls| {
         let made = tls::agent(PATIENCE, &tls);
         format!("{:#}", made.err().unwrap())
     };
-    let of_ca = |ca: &str| EngineTls { ca: Some(ca.to_owned()), ..EngineTls::default() };
+    let of_ca = |ca: &str| Tls { ca: Some(ca.to_owned()), ..Tls::default() };
     assert_eq!(
         told(of_ca(&key)),
         format!("reading certificates '{key}': there is none in PEM form")
     );
     assert!(told(of_ca("/nonexistent/a")).starts_with("reading '/nonexistent/a': No such file"));
-    let pair = |cert: &str, key: &str| EngineTls {
+    let pair = |cert: &str, key: &str| Tls {
         cert: Some(cert.to_owned()),
         key: Some(key.to_owned()),
-        ..EngineTls::default()
+        ..Tls::default()
     };
     assert_eq!(told(pair(&cert, &ca)), format!("reading key '{ca}': there is none in PEM form"));
     assert!(tls::agent(PATIENCE, &pair(&cert, &key)).is_ok());

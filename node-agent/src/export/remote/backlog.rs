@@ -78,7 +78,8 @@ impl Backlog {
     pub(super) fn new(folder: &Path, file_max: u64) -> Self {
         let file = Ring::create(folder, file_max)
             .inspect_err(|error| {
-                tracing::warn!(folder = %folder.display(), %error, "no spool for remote write");
+                tracing::warn!(folder = %folder.display(), %error, "cannot create the spool file \
+                 for remote write");
             })
             .ok();
         Self { memory: VecDeque::new(), memory_bytes: 0, file, dropped: 0 }

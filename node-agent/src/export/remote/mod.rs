@@ -9,12 +9,12 @@
 //! What the receiver has refused for good is dropped and counted; what it has not answered is kept
 //! for at least half an hour. At the end of the run every series is ended by a stale marker, so
 //! that it does not seem to live for five more minutes. An agent that is killed cannot do that: the
-//! labels of its series stand in a file of its node, and whoever sees its end does it (`left`).
+//! labels of its series stand in a file of its node, and whoever sees its end does it (`stale_series`).
 
 mod backlog;
-mod left;
 mod sender;
 mod series;
+mod stale_series;
 mod wire;
 
 #[cfg(test)]
@@ -35,8 +35,8 @@ use aifb_schema::metric;
 use anyhow::Context as _;
 
 use crate::sample::{Batch, Sink, Source, Tick};
-pub(crate) use left::{Left, SentTo};
 use sender::Sender;
+pub(crate) use stale_series::{SentTo, StaleSeries};
 
 /// Ticks that may wait for the thread while it waits for an answer: 25 s at ten samples a second,
 /// and an answer takes at most 5 s.

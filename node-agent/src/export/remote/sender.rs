@@ -142,7 +142,7 @@ impl Sender {
             (self.note)(Noted::Ended);
             return true;
         }
-        tracing::warn!(bytes = self.backlog.bytes(), "remote write: not all was sent");
+        tracing::warn!(bytes = self.backlog.bytes(), "remote write: some samples were not sent");
         false
     }
 

@@ -59,12 +59,12 @@ impl AllSeries {
     }
 
     /// Series of another agent, by their labels, as if they lived.
-    pub(super) fn left(all: impl IntoIterator<Item = Vec<(String, String)>>) -> Self {
-        let mut left = Self::new(Vec::new());
+    pub(super) fn stale(all: impl IntoIterator<Item = Vec<(String, String)>>) -> Self {
+        let mut stale = Self::new(Vec::new());
         for labels in all {
-            left.insert(labels, false, Some(i64::MIN));
+            stale.insert(labels, false, Some(i64::MIN));
         }
-        left
+        stale
     }
 
     /// Labels of series that are new since the last call, each as a line of JSON.

@@ -11,7 +11,7 @@ use std::{
 use aifb_schema::metric;
 
 use super::{
-    Config, Left, Note, Noted, RemoteWrite, SentTo,
+    Config, Note, Noted, RemoteWrite, SentTo, StaleSeries,
     sender::{Answer, understand},
     wire::{STALE, decoded::decode},
 };
@@ -226,16 +226,16 @@ fn series_of_a_killed_agent_are_ended_by_what_it_noted() {
     // Written twice, and torn where the agent was killed.
     std::fs::write(&file, [&lines[..], &lines, b"[[\"load\",\"d"].concat()).unwrap();
     let to = SentTo { url: format!("http://{}/", stand.address), token: None };
-    let left = Left::of([file.clone(), folder.path().join("none")]);
-    assert!(!left.is_empty());
-    left.end(to.clone());
+    let stale = StaleSeries::of([file.clone(), folder.path().join("none")]);
+    assert!(!stale.is_empty());
+    stale.end(to.clone());
     let ended = || {
         let stored = stored.lock().unwrap();
         let ends = stored.iter().filter(|(_, value)| value.to_bits() == STALE.to_bits());
         ends.map(|((load, _), _)| load.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ended(), ["a", "b", "c"]);
-    assert!(!file.exists() && Left::of([file.clone()]).is_empty());
+    assert!(!file.exists() && StaleSeries::of([file.clone()]).is_empty());
     // An agent that ends in order leaves nothing to be done.
     sink.end();
     sink.wait();
@@ -243,7 +243,7 @@ fn series_of_a_killed_agent_are_ended_by_what_it_noted() {
     // Where nobody answers the file stays.
     std::fs::write(&file, lines).unwrap();
     drop(stand);
-    Left::of([file.clone()]).end(SentTo { url: "http://127.0.0.1:1/".into(), token: None });
+    StaleSeries::of([file.clone()]).end(SentTo { url: "http://127.0.0.1:1/".into(), token: None });
     assert!(file.exists());
 }
 

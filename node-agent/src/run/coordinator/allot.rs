@@ -66,8 +66,8 @@ pub(super) fn allot(
     let taken = |repeat: u32| begun.contains(&(point, repeat));
     let repeat = match asked.1 {
         Some(repeat) if taken(repeat) => {
-            return Err(wrong(format!("point {point} repeat {repeat} was begun before"))
-                .with_hint("leave the repeat out for the next free one"));
+            return Err(wrong(format!("point {point} repeat {repeat} was started before"))
+                .with_hint("omit the repeat to get the next free one"));
         }
         Some(repeat) => repeat,
         None => (0..u32::MAX).find(|repeat| !taken(*repeat)).unwrap_or(0),

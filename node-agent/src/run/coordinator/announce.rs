@@ -9,7 +9,7 @@ use super::{Coordinator, nodes::NodeState};
 use crate::{
     export::{
         gateway::Gateway,
-        remote::Left,
+        remote::StaleSeries,
         targets::{self, Group},
     },
     run::{
@@ -103,7 +103,7 @@ impl Coordinator {
         let resolver = Resolver::new(&self.context);
         let folder = self.context.run_dir.join(file::NODES).join(node);
         let end = move || {
-            let left = Left::of([folder.join(file::REMOTE_SERIES)]);
+            let left = StaleSeries::of([folder.join(file::REMOTE_SERIES)]);
             match resolver.receiver("monitor.remote_write", &receiver) {
                 _ if left.is_empty() => {}
                 Ok(to) => left.end(to),

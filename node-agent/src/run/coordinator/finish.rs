@@ -9,7 +9,7 @@ use aifb_schema::{
 use nix::sys::signal::Signal;
 
 use super::{Coordinator, nodes::NodeState, services::name_of};
-use crate::{clock, script};
+use crate::{clock, process::script};
 
 /// Why the run ends.
 #[derive(Debug, Clone)]
@@ -23,12 +23,13 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    fn told(&self) -> String {
+    /// Why the run ends, as a message of its state.
+    fn message(&self) -> String {
         match self {
-            Self::Signal(signal) => format!("{signal} received"),
+            Self::Signal(signal) => format!("ended by {signal}"),
             Self::Stop(reason) => reason.clone(),
             Self::Failure(failure) => {
-                format!("{}: {} (owner: {})", failure.part, failure.reason, failure.owner.as_str())
+                format!("{}: {} (cause: {})", failure.part, failure.reason, failure.owner.as_str())
             }
         }
     }
@@ -112,16 +113,16 @@ impl Coordinator {
             self.record.failure.get_or_insert(failure);
         }
         let outcome = self.outcome(&cause, now);
-        let told = cause.told();
+        let message = cause.message();
         let planned = if self.load_active() { LOADS } else { Duration::ZERO };
         let mut finish = Finish { cause, signal, stage: Stage::Loads, until: now, outcome };
         finish.until = finish.limit(now, planned, LOADS_AFTER_SIGNAL);
         self.finish = Some(finish);
-        self.enter(State::Finishing, &told);
+        self.enter(State::Finishing, &message);
         if outcome != State::Completed {
             self.announced.take_back();
         }
-        self.stop_loads(&told);
+        self.stop_loads(&message);
     }
 
     /// The state to end in, judged at the first sign of the end.
@@ -264,14 +265,14 @@ impl Coordinator {
             .filter(|node| node.state == NodeState::Up)
             .map(|node| node.name.as_str())
             .collect();
-        let mut message = finish.cause.told();
+        let mut message = finish.cause.message();
         if !late.is_empty() {
             message = format!("{message}; no last report from {}", late.join(", "));
         }
         if let Some((_, at)) = finish.signal {
             let over = at.elapsed().saturating_sub(AFTER_SIGNAL);
             if !over.is_zero() {
-                tracing::warn!(over_ms = over.as_millis(), "the end took longer than planned");
+                tracing::warn!(over_ms = over.as_millis(), "the shutdown took longer than planned");
             }
         }
         self.enter(state, &message);

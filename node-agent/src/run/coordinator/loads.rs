@@ -5,7 +5,10 @@
 //!     merging ─result written─▶ done | failed
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use aifb_schema::{
     control::{Delta, FromWorker, LoadPlan, NodeOrder, ToWorker, WorkerId, WorkerMessage},
@@ -66,8 +69,9 @@ impl Coordinator {
                 known.state = WorkerState::Ready;
                 let first = run.workload_hash.get_or_insert_with(|| workload_hash.clone());
                 let same = *first == workload_hash;
-                let text = format!("worker {rank} on {node} ready, plan {plan_hash}");
-                self.event("load", &worker.load, &text);
+                let text = format!("worker {rank} on {node} ready");
+                let fields = BTreeMap::from([("plan_hash".to_owned(), plan_hash.into())]);
+                self.event_on(self.own_node(), "load", &worker.load, &text, fields);
                 if !same {
                     let reason = format!(
                         "worker {rank} on {node} found other dataset, trace or tokenizer files than the workers before it"
@@ -102,15 +106,19 @@ impl Coordinator {
     ) -> Result<(), Failure> {
         let refused = |reason: String| Failure::new(Owner::Loadgen, worker.load.as_str(), reason);
         if protocol != PROTOCOL {
-            let reason = format!("the load generator speaks protocol {protocol}, not {PROTOCOL}");
-            return Err(refused(reason).with_hint("use the aifb-loadgen beside this aifb-agent"));
+            let reason = format!("the load generator uses protocol {protocol}, not {PROTOCOL}");
+            return Err(refused(reason)
+                .with_hint("use the aifb-loadgen from the folder of this aifb-agent"));
         }
         if self.over() {
             let ending = || refused("the run is ending".to_owned());
             return Err(self.record.failure.clone().unwrap_or_else(ending));
         }
         if size == 0 || size > WORKERS_MAX || worker.rank >= size {
-            return Err(refused(format!("rank {} of {size} workers is impossible", worker.rank)));
+            return Err(refused(format!(
+                "rank {} is out of range for {size} workers",
+                worker.rank
+            )));
         }
         let step = if several { SEVERAL_STEPS } else { worker.step.as_str() };
         let gathers =
@@ -207,7 +215,10 @@ impl Coordinator {
             let outcome = match tokio::time::timeout(JOIN_DEADLINE, work).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Err(of_node(error.to_string())),
-                Err(_) => Err(of_node(format!("making '{}': no answer in time", folder.display()))),
+                Err(_) => Err(of_node(format!(
+                    "making '{}': the file system did not respond in time",
+                    folder.display()
+                ))),
             };
             own.tell(Message::LoadPrepared(Prepared { index, folder, outcome }));
         });
@@ -282,7 +293,7 @@ impl Coordinator {
         let Some(run) = self.loads.get_mut(index) else { return };
         let done = |(_, worker): &(&u32, &Worker)| worker.state == WorkerState::Done;
         let Some(leader) = run.workers.iter().find(done).map(|(rank, _)| *rank) else {
-            let reason = "all its workers were lost; their own files hold what they measured";
+            let reason = "all its workers were lost; their files contain their measurements";
             let failure = Failure::new(Owner::Loadgen, run.name(), reason);
             let failure = run.failure.clone().unwrap_or(failure);
             self.fail_load(index, failure);
@@ -334,7 +345,7 @@ impl Coordinator {
         let whole = matches!(worker.state, WorkerState::Done | WorkerState::Gone);
         worker.state = if whole { WorkerState::Gone } else { WorkerState::Lost };
         if !whole {
-            let why = failure.as_ref().map_or("its connection ended", |f| f.reason.as_str());
+            let why = failure.as_ref().map_or("its connection closed", |f| f.reason.as_str());
             let (name, text) = (run.name().to_owned(), format!("worker {rank} on {node}: {why}"));
             self.event("load", &name, &text);
         }

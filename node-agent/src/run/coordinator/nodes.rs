@@ -200,7 +200,7 @@ impl Coordinator {
         for node in &mut self.nodes {
             node.seen = now;
         }
-        self.warn("the coordinator stood still for more than 2 s (was the job suspended?)");
+        self.warn("the coordinator did not run for more than 2 s (was the job suspended?)");
     }
 
     fn node_lost(&mut self, name: &str, before: NodeState) {
@@ -208,7 +208,7 @@ impl Coordinator {
             NodeState::Expected => {
                 format!("its agent did not report within {} s", JOIN_DEADLINE.as_secs())
             }
-            _ => format!("lost: its agent has not answered for {LOST_AFTER_MS} ms"),
+            _ => format!("lost: its agent has not responded for {LOST_AFTER_MS} ms"),
         };
         self.event_on(name, "node", name, &reason, BTreeMap::new());
         self.end_series_of(name);
@@ -229,7 +229,7 @@ impl Coordinator {
         self.event_on(name, "node", name, "agent left", BTreeMap::new());
         self.lose_workers(name);
         if !asked {
-            let reason = "its agent was asked to end while the run goes on (SIGTERM)";
+            let reason = "its agent got SIGTERM during the run";
             self.lose_replicas(name);
             self.fail(Failure::new(Owner::Node, name, reason));
         }
@@ -241,9 +241,7 @@ impl Coordinator {
             ("error_ns".to_owned(), clock.error_ns.into()),
             ("measured_mono_ns".to_owned(), clock.measured_mono_ns.into()),
         ]);
-        let message =
-            format!("clock offset {} ns, error at most {} ns", clock.offset_ns, clock.error_ns);
-        self.event_on(name, "node", name, &message, fields);
+        self.event_on(name, "node", name, "clock offset measured", fields);
         for run in self.loads.iter_mut().filter(|run| !run.state.over()) {
             run.clock_measured(name, clock);
         }

@@ -112,8 +112,11 @@ impl Coordinator {
             if !self.all_up() {
                 return;
             }
-            let count = self.nodes.len();
-            self.enter(State::Starting, &format!("{count} agents up, services start"));
+            let agents = match self.nodes.len() {
+                1 => "1 agent".to_owned(),
+                count => format!("{count} agents"),
+            };
+            self.enter(State::Starting, &format!("{agents} up, starting services"));
         }
         if self.record.state != State::Starting {
             return;
@@ -185,10 +188,10 @@ impl Coordinator {
                 && replica.node == node
                 && name_of(recipe, replica.service) == event.service
         }) else {
-            tracing::warn!(node, event.service, event.replica, "news of an unknown replica");
+            tracing::warn!(node, event.service, event.replica, "report about an unknown replica");
             return;
         };
-        let message = told(&event.change);
+        let message = summary(&event.change);
         let mut fields = BTreeMap::from([("replica".to_owned(), Value::from(event.replica))]);
         if let ReplicaChange::Started { pid } = &event.change {
             fields.insert("pid".to_owned(), Value::from(*pid));
@@ -279,9 +282,9 @@ impl Coordinator {
 }
 
 /// A change in one line.
-fn told(change: &ReplicaChange) -> String {
+fn summary(change: &ReplicaChange) -> String {
     match change {
-        ReplicaChange::Started { pid } => format!("started, pid {pid}"),
+        ReplicaChange::Started { .. } => "started".to_owned(),
         ReplicaChange::Healthy { endpoint } => format!("healthy at {}", endpoint.url),
         ReplicaChange::Unhealthy { reason } => format!("unhealthy: {reason}"),
         ReplicaChange::Restarting { count, reason } => format!("restart {count}: {reason}"),

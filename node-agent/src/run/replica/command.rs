@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,11 +10,7 @@ use aifb_schema::{
     run::{Failure, Owner},
 };
 
-use super::{
-    container::{self, Container},
-    keeper::Launchable,
-    port::Ports,
-};
+use super::{folders::Folders, port::Ports, program::executable, supervisor::Launchable};
 use crate::run::{
     context::Context,
     secrets::{self, Value},
@@ -30,20 +25,9 @@ pub(crate) struct Position {
     pub(crate) addresses: Vec<String>,
 }
 
-/// Folders of a replica.
-#[derive(Debug, Clone)]
-pub(crate) struct Folders {
-    /// Its folder in the run folder.
-    pub(crate) own: PathBuf,
-    /// Its data.
-    pub(crate) data: PathBuf,
-    /// Files with its secrets; gone at the end.
-    pub(crate) secrets: PathBuf,
-}
-
 /// All that is needed to start a replica's programs.
 #[derive(Debug)]
-pub(crate) struct Recipe<'a> {
+pub(crate) struct Commands<'a> {
     pub(crate) context: &'a Context,
     pub(crate) service: &'a Service,
     pub(crate) position: &'a Position,
@@ -51,38 +35,9 @@ pub(crate) struct Recipe<'a> {
     pub(crate) values: &'a BTreeMap<String, Value>,
     pub(crate) gpus: &'a [String],
     pub(crate) ports: &'a Ports,
-    /// Runtime and image; absent for a bare program.
-    pub(crate) container: Option<&'a Container>,
 }
 
-impl Recipe<'_> {
-    /// The service itself.
-    ///
-    /// # Errors
-    /// The program is not there.
-    pub(crate) fn main(&self) -> Result<Launchable, Failure> {
-        let words = self.fill_all(&self.service.command_line());
-        match self.container {
-            Some(container) => {
-                let own_entry = self.service.command.is_empty();
-                Ok(container.launchable(self, if own_entry { "run" } else { "exec" }, words))
-            }
-            None => self.bare(words),
-        }
-    }
-
-    /// A helper command, run as the service is run.
-    ///
-    /// # Errors
-    /// The program is not there.
-    pub(crate) fn helper(&self, words: &[String]) -> Result<Launchable, Failure> {
-        let words = self.fill_all(words);
-        match self.container {
-            Some(container) => Ok(container.launchable(self, "exec", words)),
-            None => self.bare(words),
-        }
-    }
-
+impl Commands<'_> {
     /// The environment that the recipe names, placeholders filled in.
     pub(crate) fn named_environment(&self) -> BTreeMap<String, String> {
         let mut env: BTreeMap<String, String> = self
@@ -146,12 +101,16 @@ impl Recipe<'_> {
         filled
     }
 
-    fn fill_all(&self, words: &[String]) -> Vec<String> {
+    /// The same in each of these words.
+    pub(crate) fn fill_all(&self, words: &[String]) -> Vec<String> {
         words.iter().map(|word| self.fill(word)).collect()
     }
 
     /// A program without a container, in the job's own environment.
-    fn bare(&self, mut words: Vec<String>) -> Result<Launchable, Failure> {
+    ///
+    /// # Errors
+    /// The program is not there.
+    pub(crate) fn bare(&self, mut words: Vec<String>) -> Result<Launchable, Failure> {
         if words.is_empty() {
             return Err(self.wrong("there is no program to start".to_owned()));
         }
@@ -175,7 +134,7 @@ impl Recipe<'_> {
     /// A program by its path, or on PATH and beside the service's own program.
     fn find(&self, name: &str, env: &BTreeMap<String, String>) -> Result<PathBuf, Failure> {
         let missing = |what: String| {
-            self.wrong(what).with_hint(format!("it must be there on node {}", self.context.node))
+            self.wrong(what).with_hint(format!("it must exist on node {}", self.context.node))
         };
         if name.contains('/') {
             let path = self.path(name);
@@ -197,23 +156,4 @@ impl Recipe<'_> {
     fn wrong(&self, reason: String) -> Failure {
         Failure::new(Owner::Recipe, self.service.name.as_str(), reason)
     }
-}
-
-/// Whether a path can be executed.
-fn executable(path: &Path) -> Result<(), String> {
-    let metadata = path.metadata().map_err(|error| error.to_string())?;
-    if metadata.is_dir() {
-        Err("it is a folder".to_owned())
-    } else if metadata.permissions().mode() & 0o111 == 0 {
-        Err("it is not executable".to_owned())
-    } else {
-        Ok(())
-    }
-}
-
-/// Finds a program on the PATH of the job.
-pub(crate) fn on_path(environment: &BTreeMap<String, String>, name: &str) -> Option<PathBuf> {
-    let listed = environment.get("PATH").map_or("/usr/bin:/bin", String::as_str);
-    let mut paths = listed.split(':').map(|folder| Path::new(folder).join(name));
-    paths.find(|path| container::absolute(path) && executable(path).is_ok())
 }

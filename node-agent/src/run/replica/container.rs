@@ -21,8 +21,9 @@ use aifb_schema::{
 };
 
 use super::{
-    command::{self, Recipe},
-    keeper::{Keeper, Launchable, Output, Said},
+    command::Commands,
+    program::on_path,
+    supervisor::{Launchable, Output, Report, Supervisor},
 };
 use crate::run::{context::Context, secrets};
 
@@ -61,7 +62,11 @@ impl Container {
             if let Err(error) = fs::metadata(&path).and_then(|_| fs::File::open(&path)) {
                 let reason = format!("image '{}': {error}", path.display());
                 return Err(Failure::new(Owner::Recipe, service.name.as_str(), reason).with_hint(
-                    format!("it must be there on node {}; a relative path starts at the folder of the submission", context.node),
+                    format!(
+                        "it must exist on node {}; relative paths start in the folder of the \
+                         submission",
+                        context.node
+                    ),
                 ));
             }
             path
@@ -72,14 +77,14 @@ impl Container {
     /// A program in the container.
     pub(crate) fn launchable(
         &self,
-        recipe: &Recipe<'_>,
+        commands: &Commands<'_>,
         verb: &str,
         words: Vec<String>,
     ) -> Launchable {
-        let mut inside = recipe.named_environment();
-        let data = recipe.folders.data.to_string_lossy().into_owned();
+        let mut inside = commands.named_environment();
+        let data = commands.folders.data.to_string_lossy().into_owned();
         let home = inside.remove("HOME").unwrap_or_else(|| data.clone());
-        let scratch = scratch(&recipe.context.environment);
+        let scratch = scratch(&commands.context.environment);
         let mut args: Vec<String> =
             ["--quiet", verb, "--cleanenv", "--writable-tmpfs", "--home", &home, "--pwd", &data]
                 .map(str::to_owned)
@@ -87,15 +92,15 @@ impl Container {
         for temporary in ["/tmp", "/var/tmp"] {
             args.extend(["--bind".to_owned(), format!("{}:{temporary}", scratch.display())]);
         }
-        if !recipe.gpus.is_empty() {
+        if !commands.gpus.is_empty() {
             args.push("--nv".to_owned());
         }
-        for bind in binds(recipe) {
+        for bind in binds(commands) {
             args.extend(["--bind".to_owned(), bind]);
         }
         args.push(self.image.to_string_lossy().into_owned());
         args.extend(words);
-        let mut outside = runtime_environment(&recipe.context.environment);
+        let mut outside = runtime_environment(&commands.context.environment);
         outside.insert(format!("{}_NO_EVAL", self.prefix), "1".to_owned());
         for (name, value) in inside {
             outside.insert(format!("{}ENV_{name}", self.prefix), value);
@@ -104,9 +109,9 @@ impl Container {
             program: self.runtime.clone(),
             args,
             env: outside,
-            folder: recipe.folders.data.clone(),
+            folder: commands.folders.data.clone(),
             scratch: Some(scratch),
-            secrets: Some(recipe.folders.secrets.clone()),
+            secrets: Some(commands.folders.secrets.clone()),
         }
     }
 }
@@ -133,14 +138,14 @@ fn scratch(job: &BTreeMap<String, String>) -> PathBuf {
 }
 
 /// Folders of the node that the container sees.
-fn binds(recipe: &Recipe<'_>) -> Vec<String> {
-    let mut binds = vec![recipe.folders.data.to_string_lossy().into_owned()];
-    if recipe.folders.secrets.is_dir() {
-        let secrets = recipe.folders.secrets.to_string_lossy();
+fn binds(commands: &Commands<'_>) -> Vec<String> {
+    let mut binds = vec![commands.folders.data.to_string_lossy().into_owned()];
+    if commands.folders.secrets.is_dir() {
+        let secrets = commands.folders.secrets.to_string_lossy();
         binds.push(format!("{secrets}:{secrets}:ro"));
     }
     // A model is found by its own path and, where that is a link, at the end of the link, too.
-    let model = recipe.model_path();
+    let model = commands.model_path();
     let real = model.as_ref().and_then(|path| path.canonicalize().ok());
     for path in model.iter().chain(real.iter()) {
         let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
@@ -150,13 +155,13 @@ fn binds(recipe: &Recipe<'_>) -> Vec<String> {
             binds.push(bind);
         }
     }
-    for bind in &recipe.service.binds {
-        let filled = recipe.fill(bind);
+    for bind in &commands.service.binds {
+        let filled = commands.fill(bind);
         let (source, rest) = match filled.split_once(':') {
             Some((source, rest)) => (source, format!(":{rest}")),
             None => (filled.as_str(), String::new()),
         };
-        binds.push(format!("{}{rest}", recipe.path(source).display()));
+        binds.push(format!("{}{rest}", commands.path(source).display()));
     }
     binds
 }
@@ -170,7 +175,7 @@ fn runtime(context: &Context, service: &Service) -> Result<(PathBuf, &'static st
         None => &known[..],
     };
     for (name, prefix) in wanted {
-        if let Some(path) = command::on_path(&context.environment, name) {
+        if let Some(path) = on_path(&context.environment, name) {
             // Apptainer installs a second name of itself.
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             let is_apptainer = real.file_name().is_some_and(|name| name == "apptainer");
@@ -185,11 +190,6 @@ fn runtime(context: &Context, service: &Service) -> Result<(PathBuf, &'static st
     ))
 }
 
-/// Whether a path does not depend on the present folder.
-pub(super) fn absolute(path: &Path) -> bool {
-    path.is_absolute()
-}
-
 /// Fetches an image once for all runs of the user, under a lock.
 async fn pull(
     context: &Context,
@@ -201,7 +201,8 @@ async fn pull(
     let failed = |cause: String| {
         let reason = format!("fetching image '{reference}': {cause}");
         Failure::new(Owner::Service, service.name.as_str(), reason).with_hint(
-            "fetch it where there is internet (apptainer pull x.sif …) and give image: x.sif",
+            "fetch it on a machine with internet access (apptainer pull x.sif …) and set image: \
+             x.sif",
         )
     };
     let folder = cache(context).join("images");
@@ -256,20 +257,20 @@ async fn fetch(
 ) -> Result<(), String> {
     let output = output().map_err(|error| error.to_string())?;
     let grace = Duration::from_secs(2);
-    let mut keeper = Keeper::start(&context.program, what, output, grace, None)
+    let mut supervisor = Supervisor::start(&context.program, what, output, grace, None)
         .map_err(|error| error.to_string())?;
     loop {
-        let said = tokio::time::timeout_at(deadline.into(), keeper.next())
+        let said = tokio::time::timeout_at(deadline.into(), supervisor.next())
             .await
             .map_err(|_| format!("not within {} s", PULL_DEADLINE.as_secs()))?;
         match said {
-            Said::Started { .. } => {}
-            Said::NotStarted { cause } => return Err(cause),
-            Said::Ended { code: Some(0), .. } => return Ok(()),
-            Said::Ended { code: Some(code), .. } => {
+            Report::Started { .. } => {}
+            Report::NotStarted { cause } => return Err(cause),
+            Report::Ended { code: Some(0), .. } => return Ok(()),
+            Report::Ended { code: Some(code), .. } => {
                 return Err(format!("it ended with code {code}; see the service's stderr.log"));
             }
-            Said::Ended { signal, .. } => {
+            Report::Ended { signal, .. } => {
                 return Err(format!("it was ended by signal {}", signal.unwrap_or_default()));
             }
         }

@@ -10,7 +10,7 @@ use aifb_schema::recipe::Service;
 use tokio::time::sleep;
 
 use super::probe::Prober;
-use crate::tree::{self, Stat};
+use crate::process::tree::{self, Stat};
 
 /// How far progress carries the deadline; less where the deadline itself is shorter.
 const PROLONGED_BY: Duration = Duration::from_secs(120);
@@ -81,7 +81,7 @@ fn io_bytes(pid: u32) -> u64 {
         .sum()
 }
 
-/// Asks until the service answers. `root` is its keeper's process, absent for an external one.
+/// Asks until the service answers. `root` is its supervisor's process, absent for an external one.
 ///
 /// # Errors
 /// The last answer, when the deadline has passed without progress, or the longest time in any

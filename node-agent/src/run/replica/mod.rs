@@ -1,14 +1,18 @@
 //! One replica of a service on this node, from its order to its end.
 
+mod attempt;
 mod command;
 mod container;
+mod endpoint;
+mod folders;
 mod health;
-mod keeper;
 mod memory;
 mod page;
 mod port;
+mod prepare;
 mod probe;
-mod start;
+mod program;
+mod supervisor;
 
 use std::{
     cell::RefCell,
@@ -19,7 +23,6 @@ use std::{
 
 use aifb_schema::{
     control::ReplicaChange,
-    names::limit,
     recipe::{RESTARTS_MAX, Restart, Service},
     run::{Failure, Owner},
 };
@@ -30,11 +33,13 @@ use super::{
     context::Context,
     resources::{Resources, Share},
     sampling::Sampling,
+    shipping::Shipping,
 };
-use command::{Folders, Position};
+use command::Position;
 use container::Container;
-use keeper::{Keeper, Said};
+use folders::Folders;
 use memory::Memory;
+use supervisor::{Report, Supervisor};
 
 /// Pause before the first restart; each further one takes twice as long.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -55,24 +60,37 @@ type Key = (String, u32);
 /// Gives the grace of a stop.
 type StopSender = watch::Sender<Option<Duration>>;
 
+/// What replicas use of their agent.
+#[derive(Clone)]
+struct Host {
+    context: Rc<Context>,
+    sampling: Sampling,
+    shipping: Shipping,
+    resources: Rc<Resources>,
+}
+
 /// All replicas of this node.
-#[derive(Debug, Default)]
 pub(crate) struct Replicas {
+    host: Host,
     stops: RefCell<HashMap<Key, StopSender>>,
 }
 
 impl Replicas {
+    /// None yet.
+    pub(crate) fn new(context: &Rc<Context>, sampling: &Sampling, shipping: &Shipping) -> Rc<Self> {
+        let host = Host {
+            context: Rc::clone(context),
+            sampling: sampling.clone(),
+            shipping: shipping.clone(),
+            resources: Resources::new(context.local()),
+        };
+        Rc::new(Self { host, stops: RefCell::default() })
+    }
+
     /// Starts one. A second order for the same one is passed over.
-    pub(crate) fn start(
-        self: &Rc<Self>,
-        context: &Rc<Context>,
-        sampling: &Sampling,
-        resources: &Rc<Resources>,
-        name: &str,
-        position: Position,
-    ) {
+    pub(crate) fn start(self: &Rc<Self>, name: &str, position: Position) {
         let key = (name.to_owned(), position.replica);
-        let Some(service) = context.service(name).cloned() else {
+        let Some(service) = self.host.context.service(name).cloned() else {
             tracing::error!(name, "order for a service that the recipe does not have");
             return;
         };
@@ -81,14 +99,7 @@ impl Replicas {
         }
         let (sender, stop) = watch::channel(None);
         self.stops.borrow_mut().insert(key.clone(), sender);
-        let replica = Replica {
-            context: Rc::clone(context),
-            sampling: sampling.clone(),
-            resources: Rc::clone(resources),
-            service,
-            position,
-            stop,
-        };
+        let replica = Replica { host: self.host.clone(), service, position, stop };
         let all = Rc::clone(self);
         tokio::task::spawn_local(async move {
             replica.live().await;
@@ -125,15 +136,13 @@ enum End {
     /// It was asked to stop, with this grace.
     Stop(Duration),
     /// Its process ended.
-    Exited(Said),
+    Exited(Report),
     /// It is wrong in another way; its process may live.
     Failed(Failure),
 }
 
 struct Replica {
-    context: Rc<Context>,
-    sampling: Sampling,
-    resources: Rc<Resources>,
+    host: Host,
     service: Service,
     position: Position,
     stop: watch::Receiver<Option<Duration>>,
@@ -153,7 +162,7 @@ impl Replica {
     }
 
     fn tell(&self, change: ReplicaChange) {
-        self.context.outbox.event(self.name(), self.position.replica, change);
+        self.host.context.outbox.event(self.name(), self.position.replica, change);
     }
 
     /// A failure of this service.
@@ -174,7 +183,7 @@ impl Replica {
     /// From the order to the end; the last event is Failed or Stopped.
     async fn live(self) {
         let prepared = tokio::select! {
-            prepared = self.prepare() => prepared,
+            prepared = prepare::prepare(&self) => prepared,
             _ = self.stopped() => return self.tell(ReplicaChange::Stopped),
         };
         let last = match prepared {
@@ -185,7 +194,7 @@ impl Replica {
             }
             Err(failure) => ReplicaChange::Failed { failure },
         };
-        self.sampling.unwatch(self.name(), self.position.replica);
+        self.host.sampling.unwatch(self.name(), self.position.replica);
         self.tell(last);
     }
 
@@ -195,10 +204,10 @@ impl Replica {
         let mut ports = None;
         let mut port_tries = 1;
         loop {
-            let logs = start::log_lengths(&prepared.folders);
+            let logs = prepared.folders.log_lengths();
             let memory = Memory::now();
             let begun = Instant::now();
-            let mut attempt = start::Attempt::new(self, prepared, ports.clone());
+            let mut attempt = attempt::Attempt::new(self, prepared, ports.clone());
             let (end, healthy) = attempt.run().await;
             ports = healthy.then(|| attempt.ports()).or(ports);
             let failure = match end {
@@ -207,10 +216,10 @@ impl Replica {
                 End::Exited(said) => {
                     let lived = begun.elapsed();
                     tokio::time::sleep(JUDGE_AFTER).await;
-                    if self.context.ending.stops_services() || self.stop.borrow().is_some() {
+                    if self.host.context.ending.stops_services() || self.stop.borrow().is_some() {
                         return ReplicaChange::Stopped;
                     }
-                    let tail = start::tail(&prepared.folders, logs);
+                    let tail = prepared.folders.tail(logs);
                     if !healthy
                         && ports.is_none()
                         && self.service.fixed_port().is_none()
@@ -227,7 +236,7 @@ impl Replica {
                     self.exit_failure(&said, &memory, lived, &tail)
                 }
             };
-            let failure = start::with_tail(failure, &prepared.folders, logs);
+            let failure = prepared.folders.with_tail(failure, logs);
             if self.service.restart == Restart::Never || restarts >= RESTARTS_MAX {
                 return ReplicaChange::Failed { failure: after_restarts(failure, restarts) };
             }
@@ -241,44 +250,39 @@ impl Replica {
     }
 
     /// Why a process that should run has ended.
-    fn exit_failure(&self, said: &Said, memory: &Memory, lived: Duration, tail: &str) -> Failure {
+    fn exit_failure(&self, said: &Report, memory: &Memory, lived: Duration, tail: &str) -> Failure {
         let after = format!("after {:.1} s", lived.as_secs_f64());
         if let Some(shortage) = memory.shortage() {
             return self
                 .failure(Owner::Service, shortage)
-                .with_hint("ask for more by --mem, or make the service need less");
+                .with_hint("request more with --mem, or reduce the memory of the service");
         }
         match said {
-            Said::Ended { code: Some(code), leftover, .. } => {
+            Report::Ended { code: Some(code), leftover, .. } => {
                 let failure =
                     self.failure(Owner::Service, format!("exited with code {code} {after}"));
                 let fixed = self.service.fixed_port().filter(|_| port::says_taken(tail));
                 match (fixed, leftover) {
                     (Some(port), _) => failure
-                        .with_hint(format!("its port {port} seems to be taken; use port: auto")),
+                        .with_hint(format!("its port {port} seems to be in use; use port: auto")),
                     (None, 0) => failure,
                     (None, count) => failure.with_hint(format!(
-                        "it left {count} processes in the background, which were ended; a service \
-                         must stay in the foreground"
+                        "its background processes ({count}) were ended; a service must stay in \
+                         the foreground"
                     )),
                 }
             }
-            Said::Ended { signal, .. } => {
+            Report::Ended { signal, .. } => {
                 let number = signal.unwrap_or(libc::SIGKILL);
                 let name = Signal::try_from(number).map_or("", |signal| signal.as_str());
                 let reason = format!("ended by signal {number} ({name}) {after}");
                 self.failure(Owner::Service, reason)
             }
-            Said::NotStarted { cause } => {
+            Report::NotStarted { cause } => {
                 self.failure(Owner::Recipe, format!("could not be started: {cause}"))
             }
-            Said::Started { .. } => self.failure(Owner::Service, "ended before it started"),
+            Report::Started { .. } => self.failure(Owner::Service, "ended before it started"),
         }
-    }
-
-    /// Folders, secrets, CPUs and GPUs, image, and the commands that come first.
-    async fn prepare(&self) -> Result<Prepared, Failure> {
-        start::prepare(self).await
     }
 
     fn external(&self) -> bool {
@@ -299,22 +303,21 @@ fn after_restarts(mut failure: Failure, restarts: u32) -> Failure {
 }
 
 /// Ends a program: SIGTERM, its grace, then all that is left of it at once.
-async fn shut_down(mut keeper: Keeper, grace: Duration) {
-    keeper.terminate();
+async fn shut_down(mut supervisor: Supervisor, grace: Duration) {
+    supervisor.terminate();
     let ended = async {
-        while !matches!(keeper.next().await, Said::Ended { .. } | Said::NotStarted { .. }) {}
+        while !matches!(supervisor.next().await, Report::Ended { .. } | Report::NotStarted { .. }) {
+        }
     };
     if tokio::time::timeout(grace, ended).await.is_ok() {
         return;
     }
-    keeper.kill();
+    supervisor.kill();
     let ended = async {
-        while !matches!(keeper.next().await, Said::Ended { .. } | Said::NotStarted { .. }) {}
+        while !matches!(supervisor.next().await, Report::Ended { .. } | Report::NotStarted { .. }) {
+        }
     };
     if tokio::time::timeout(KILL_PATIENCE, ended).await.is_err() {
-        tracing::error!("a killed service has not vanished; its processes hang in the kernel");
+        tracing::error!("a killed service still has processes; they hang in the kernel");
     }
 }
-
-/// Bytes of the log that a failure shows.
-const TAIL: u64 = limit::LOG_TAIL_BYTES;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aifb_schema::{
-    recipe::{EngineMetrics, EngineTls},
+    recipe::{EngineMetrics, Tls},
     run::Endpoint,
 };
 
@@ -22,19 +22,19 @@ pub(super) fn of(
         Some(name) => *endpoint.ports.get(name)?,
     };
     let by_url = metrics.port.is_none() && is_https(&endpoint.url);
-    let Some(tls) = metrics.tls.or_else(|| by_url.then(EngineTls::default)) else {
+    let Some(tls) = metrics.tls.or_else(|| by_url.then(Tls::default)) else {
         let address = SocketAddr::new(address, port);
         return Some(Address { url: format!("http://{address}{}", metrics.path), tls: None });
     };
-    let EngineTls { ca, cert, key, insecure } = tls;
-    let [ca, cert, key] = [ca, cert, key].map(|path| path.map(|path| expand(&path)));
+    let whole = |path: Option<String>| path.map(|path| expand(&path));
+    let tls = Tls { ca: whole(tls.ca), cert: whole(tls.cert), key: whole(tls.key), ..tls };
     // By the name that its certificate is for.
     let host = match endpoint.host.parse() {
         Ok(IpAddr::V6(v6)) => format!("[{v6}]"),
         _ => endpoint.host.clone(),
     };
     let url = format!("https://{host}:{port}{}", metrics.path);
-    Some(Address { url, tls: Some(EngineTls { ca, cert, key, insecure }) })
+    Some(Address { url, tls: Some(tls) })
 }
 
 pub(super) fn is_https(url: &str) -> bool {

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::keeper::{Keeper, Launchable, Output, Said};
+use super::supervisor::{Launchable, Output, Report, Supervisor};
 use crate::run::client;
 
 /// Longest time for one answer: a service under full load may be slow, and that is no illness.
@@ -37,7 +37,7 @@ pub(crate) enum Prober {
     Tcp(SocketAddr),
     /// A command run as the service is run.
     Exec {
-        /// This program, which is the keeper, too.
+        /// This program, which is the supervisor, too.
         agent: PathBuf,
         /// The command.
         what: Box<Launchable>,
@@ -68,13 +68,13 @@ impl Prober {
             Self::Tcp(address) => match timeout(PATIENCE, TcpStream::connect(*address)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(format!("connecting to {address}: {error}")),
-                Err(_) => Err(format!("connecting to {address}: no answer")),
+                Err(_) => Err(format!("connecting to {address}: no response")),
             },
             Self::Exec { agent, what } => {
                 let asked = format!("health.exec '{}'", what.program.display());
                 match timeout(COMMAND_PATIENCE, run(agent, what)).await {
                     Ok(answer) => answer.map_err(|cause| format!("{asked}: {cause}")),
-                    Err(_) => Err(format!("{asked}: no end within {COMMAND_PATIENCE:?}")),
+                    Err(_) => Err(format!("{asked}: not finished within {COMMAND_PATIENCE:?}")),
                 }
             }
             Self::Log { files, text, seen } => {
@@ -96,15 +96,15 @@ async fn run(agent: &std::path::Path, what: &Launchable) -> Result<(), String> {
     let null = || std::fs::File::options().write(true).open("/dev/null");
     let output = null().and_then(|stdout| Ok(Output { stdout, stderr: null()? }));
     let output = output.map_err(|error| error.to_string())?;
-    let mut keeper = Keeper::start(agent, what, output, Duration::ZERO, None)
+    let mut supervisor = Supervisor::start(agent, what, output, Duration::ZERO, None)
         .map_err(|error| error.to_string())?;
     loop {
-        match keeper.next().await {
-            Said::Started { .. } => {}
-            Said::NotStarted { cause } => return Err(cause),
-            Said::Ended { code: Some(0), .. } => return Ok(()),
-            Said::Ended { code: Some(code), .. } => return Err(format!("exit code {code}")),
-            Said::Ended { signal, .. } => {
+        match supervisor.next().await {
+            Report::Started { .. } => {}
+            Report::NotStarted { cause } => return Err(cause),
+            Report::Ended { code: Some(0), .. } => return Ok(()),
+            Report::Ended { code: Some(code), .. } => return Err(format!("exit code {code}")),
+            Report::Ended { signal, .. } => {
                 return Err(format!("ended by signal {}", signal.unwrap_or_default()));
             }
         }

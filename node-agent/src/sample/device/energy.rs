@@ -12,7 +12,7 @@ use aifb_schema::metric;
 
 use super::{Points, names, nothing};
 use crate::sample::{
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::{not_understood, numbers},
     units::millionths,
 };
@@ -33,7 +33,7 @@ struct Zone {
     domain: String,
     /// Where the counter starts again, in µJ.
     range: Option<u64>,
-    energy: Kept,
+    energy: KernelFile,
     last: u64,
     /// What was counted before the counter last started again, in µJ.
     before: u64,
@@ -93,7 +93,7 @@ impl Zone {
             package,
             domain,
             range,
-            energy: Kept::at_once(energy),
+            energy: KernelFile::at_once(energy),
             last: 0,
             before: 0,
             folder,

@@ -12,7 +12,7 @@ use aifb_schema::metric;
 
 use super::{Points, names};
 use crate::sample::{
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::{not_understood, numbers},
 };
 
@@ -41,9 +41,9 @@ pub(super) struct InfiniBand {
 struct Port {
     device: String,
     number: String,
-    received: Kept,
-    sent: Kept,
-    errors: [(&'static str, Kept); 3],
+    received: KernelFile,
+    sent: KernelFile,
+    errors: [(&'static str, KernelFile); 3],
 }
 
 impl InfiniBand {
@@ -93,7 +93,7 @@ impl InfiniBand {
 
 impl Port {
     fn new((device, number, counters): (String, String, PathBuf)) -> Self {
-        let kept = |file: &str| Kept::at_once(counters.join(file));
+        let kept = |file: &str| KernelFile::at_once(counters.join(file));
         Self {
             received: kept("port_rcv_data"),
             sent: kept("port_xmit_data"),
@@ -119,6 +119,6 @@ impl Port {
     }
 }
 
-fn number_of(kept: &mut Kept, buffer: &mut Buffer) -> io::Result<u64> {
+fn number_of(kept: &mut KernelFile, buffer: &mut Buffer) -> io::Result<u64> {
     numbers(kept.read(buffer)?).next().ok_or_else(not_understood)
 }

@@ -14,7 +14,7 @@ use aifb_schema::metric;
 
 use super::{Points, names};
 use crate::sample::{
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::behind,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Lustre {
 #[derive(Debug)]
 struct Mount {
     filesystem: String,
-    stats: Kept,
+    stats: KernelFile,
 }
 
 impl Lustre {
@@ -69,7 +69,7 @@ impl Lustre {
         }
         self.mounts.retain(|stats, _| found.contains_key(stats));
         for (stats, filesystem) in found {
-            let kept = Kept::new(&stats);
+            let kept = KernelFile::new(&stats);
             self.mounts.entry(stats).or_insert(Mount { filesystem, stats: kept });
         }
         self.missing = self.mounts.is_empty().then_some(missing);

@@ -13,10 +13,10 @@ use std::{io, path::Path, time::Duration};
 use aifb_schema::metric::{self, Family};
 
 use super::{
-    aside::{Aside, Read},
-    collect::Context,
+    background::{Background, Read},
+    context::Context,
     grid::Grid,
-    kept::Buffer,
+    kernel_file::Buffer,
     table::Tick,
 };
 use energy::Energy;
@@ -97,11 +97,11 @@ pub(super) fn reader(proc_root: &Path, sys_root: &Path) -> impl FnMut(u64) -> Po
 
 /// Shows what the thread has read.
 #[derive(Debug)]
-pub(super) struct Devices(Aside<Points>);
+pub(super) struct Devices(Background<Points>);
 
 impl Devices {
-    pub(super) fn new(aside: Aside<Points>) -> Self {
-        Self(aside)
+    pub(super) fn new(background: Background<Points>) -> Self {
+        Self(background)
     }
 
     /// From now on ticks follow this grid.

@@ -10,7 +10,7 @@ use aifb_schema::metric;
 
 use super::{Points, nothing};
 use crate::sample::{
-    kept::{Buffer, Kept},
+    kernel_file::{Buffer, KernelFile},
     parse::{not_understood, numbers},
 };
 
@@ -19,14 +19,14 @@ const MOUNTS_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Nfs {
-    mountstats: Kept,
+    mountstats: KernelFile,
     /// Whether there were none at the last look: the file has a line for every mount of the node.
     missing: bool,
 }
 
 impl Nfs {
     pub(super) fn new(proc_root: &Path) -> Self {
-        Self { mountstats: Kept::new(proc_root.join("self/mountstats")), missing: false }
+        Self { mountstats: KernelFile::new(proc_root.join("self/mountstats")), missing: false }
     }
 
     /// Looks for mounts at the next reading.

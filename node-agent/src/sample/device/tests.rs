@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Points, reader};
-use crate::sample::{aside::Read as _, fixture::FakeNode};
+use crate::sample::{background::Read as _, fixture::FakeNode};
 
 /// Values by `name{label=value,…}`, and why sources are absent.
 fn shown(points: &Points) -> (BTreeMap<String, f64>, Vec<String>) {

@@ -9,8 +9,8 @@ use nvml_wrapper::{
 
 use super::{
     Device, Identity, Instance, Process,
-    library::reason,
     quantity::{self, known},
+    refusal::reason,
     xid::Xids,
 };
 

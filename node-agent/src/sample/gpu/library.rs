@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use nvml_wrapper::{Nvml, error::NvmlError};
+use nvml_wrapper::Nvml;
 
-use super::{Gathered, device::Watcher};
+use super::{Gathered, device::Watcher, refusal::reason};
 
 /// Devices of a node that are looked at.
 const DEVICES_MAX: u32 = 32;
@@ -42,20 +42,4 @@ fn open(library: &Path) -> Result<Vec<Watcher>, &'static str> {
     let watchers: Vec<Watcher> =
         (0..count.min(DEVICES_MAX)).map(|index| Watcher::new(nvml, index, &driver)).collect();
     if watchers.is_empty() { Err("no_device") } else { Ok(watchers) }
-}
-
-/// Why the library, or a call of it, gives nothing.
-pub(super) fn reason(error: &NvmlError) -> &'static str {
-    match error {
-        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => "library_not_found",
-        NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => "function_not_found",
-        NvmlError::DriverNotLoaded => "driver_not_loaded",
-        NvmlError::LibRmVersionMismatch => "driver_mismatch",
-        NvmlError::NoPermission => "permission_denied",
-        NvmlError::NotSupported => "not_supported",
-        NvmlError::GpuLost => "gpu_is_lost",
-        NvmlError::ResetRequired => "reset_required",
-        NvmlError::Timeout => "timeout",
-        _ => "unreadable",
-    }
 }

@@ -4,6 +4,7 @@
 mod device;
 mod library;
 mod quantity;
+mod refusal;
 mod role;
 mod show;
 mod xid;
@@ -11,7 +12,7 @@ mod xid;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    aside::{Aside, Read},
+    background::{Background, Read},
     grid::Grid,
 };
 
@@ -84,6 +85,6 @@ struct Instance {
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub(super) fn start(library: PathBuf, grid: Grid) -> anyhow::Result<Aside<Gathered>> {
-    Aside::start("gpu", grid, move || library::reader(&library))
+pub(super) fn start(library: PathBuf, grid: Grid) -> anyhow::Result<Background<Gathered>> {
+    Background::start("gpu", grid, move || library::reader(&library))
 }

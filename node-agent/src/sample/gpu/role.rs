@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use crate::sample::{cgroup::Place, kept::Buffer, step::role};
+use crate::sample::{cgroup::Place, kernel_file::Buffer, step::role};
 
 /// Finds the role of processes by their cgroup.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 
 use super::{Device, Gathered, Process, quantity, role::Roles};
 use crate::sample::{
-    aside::Aside, cgroup::Place, collect::Context, grid::Grid, service::Services, table::Tick,
+    background::Background, cgroup::Place, context::Context, grid::Grid, service::Services,
+    table::Tick,
 };
 
 /// Reasons that hold clocks down, by the name of their series. A GPU that is idle is not held.
@@ -23,22 +24,22 @@ const REASONS: [(&str, ThrottleReasons); 6] = [
 /// Shows what the thread has read.
 #[derive(Debug)]
 pub(in crate::sample) struct Gpus {
-    aside: Aside<Gathered>,
+    background: Background<Gathered>,
     roles: Roles,
 }
 
 impl Gpus {
     pub(in crate::sample) fn new(
-        aside: Aside<Gathered>,
+        background: Background<Gathered>,
         proc_root: PathBuf,
         place: Option<Place>,
     ) -> Self {
-        Self { aside, roles: Roles::new(proc_root, place) }
+        Self { background, roles: Roles::new(proc_root, place) }
     }
 
     /// From now on ticks follow this grid.
     pub(in crate::sample) fn follow(&mut self, grid: Grid) {
-        self.aside.follow(grid);
+        self.background.follow(grid);
     }
 
     /// Puts the newest reading, if the library still answers.
@@ -49,7 +50,7 @@ impl Gpus {
         services: &Services,
         now_ns: u64,
     ) {
-        let Some(reading) = self.aside.newest(now_ns) else {
+        let Some(reading) = self.background.newest(now_ns) else {
             context.absent.say("gpu", "no_answer");
             return;
         };

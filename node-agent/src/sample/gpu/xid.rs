@@ -10,7 +10,7 @@ use nvml_wrapper::{
     error::NvmlError,
 };
 
-use super::library::reason;
+use super::refusal::reason;
 
 /// Errors taken over at one look; more wait for the next.
 const AT_ONCE: u32 = 16;

@@ -8,7 +8,6 @@ use super::{
         Postgresql, Recipe, Sweep,
         document::{shown, step},
         is_secret_name, points,
-        resolve::written,
     },
     Checker,
 };
@@ -122,17 +121,7 @@ impl Checker<'_> {
                 .hint("engine: hyper, or http_version: \"1.1\"");
         }
         if let Some(tls) = &load.tls {
-            if tls.cert.is_some() != tls.key.is_some() {
-                self.at(&step(at, "tls"), format!("load '{name}': cert and key go together"))
-                    .hint("tls: {cert: client.pem, key: client.key}");
-            }
-            if tls.insecure && tls.ca.is_some() {
-                self.at(
-                    &step(at, "tls"),
-                    format!("load '{name}': insecure takes any certificate, so ca has no meaning"),
-                )
-                .hint("remove one of the two");
-            }
+            self.tls(&step(at, "tls"), &format!("load '{name}'"), tls);
         }
         if let Some(header) = &load.api_key_header
             && (header.is_empty()
@@ -257,7 +246,7 @@ impl Checker<'_> {
         (0..count).find_map(|index| {
             let point = points::document(&self.document.value, Some(sweep), index);
             let recipe = point.and_then(|(settings, document)| {
-                written(&document).map_err(|error| points::does_not_fit(&settings, &error))
+                Recipe::of(&document).map_err(|error| points::does_not_fit(&settings, &error))
             });
             match recipe {
                 Err(message) => Some(format!("sweep: {message}")),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{EnvValue, Loki, Monitor, Service, document::step},
+    super::{EnvValue, Loki, Monitor, Service, Tls, document::step},
     Checker,
 };
 
@@ -78,17 +78,25 @@ impl Checker<'_> {
             self.at(&at, format!("'{name}': metrics.port names no port of this service"))
                 .hint("add it to ports, or leave it out: then the main port is asked");
         }
-        let Some(tls) = &metrics.tls else { return };
-        let at = step(&at, "tls");
+        if let Some(tls) = &metrics.tls {
+            let at = step(&at, "tls");
+            self.tls(&at, &format!("'{name}': metrics.tls"), tls);
+            if tls.server_name.is_some() {
+                self.at(&at, format!("'{name}': metrics.tls takes no server_name"))
+                    .hint("name the host that the certificate is for in the service's url");
+            }
+        }
+    }
+
+    /// Files of TLS that go together, or exclude each other; `whose` begins the complaint.
+    pub(super) fn tls(&mut self, at: &str, whose: &str, tls: &Tls) {
         if tls.cert.is_some() != tls.key.is_some() {
-            self.at(&at, format!("'{name}': cert and key of metrics.tls go together"))
+            self.at(at, format!("{whose}: cert and key go together"))
                 .hint("tls: {cert: client.pem, key: client.key}");
         }
         if tls.insecure && tls.ca.is_some() {
-            let text = format!(
-                "'{name}': insecure takes any certificate, so ca of metrics.tls has no meaning"
-            );
-            self.at(&at, text).hint("remove one of the two");
+            self.at(at, format!("{whose}: insecure takes any certificate, so ca has no meaning"))
+                .hint("remove one of the two");
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     super::{
         EnvValue, GENERATE, Nodes, Port, Preset, Recipe, Service,
         document::{shown, step},
-        explain::example,
+        explain::{example, suggest},
         is_secret_name,
     },
     Checker,
@@ -48,7 +48,7 @@ impl Checker<'_> {
     fn unknown_kind(&mut self, at: &str, service: &Service) {
         let path = at.trim_start_matches('/').replace('/', "[");
         let kind = shown(service.kind.as_str());
-        let hint = self.presets.suggest(&service.kind);
+        let hint = suggest(service.kind.as_str(), &self.presets.kinds());
         self.at(&step(at, "kind"), format!("'{path}].kind': unknown value '{kind}'")).hint(hint);
     }
 

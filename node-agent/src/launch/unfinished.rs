@@ -18,13 +18,13 @@ use crate::{
 
 /// What is needed for it; nothing while no agent was started.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct Unfinished {
     remote_write: Option<(Receiver, Resolver)>,
     /// The file that tells Prometheus where the agents are.
     targets: Option<PathBuf>,
 }
 
-impl Left {
+impl Unfinished {
     /// Of the agents that are started so.
     pub(super) fn new(recipe: &Recipe, start: AgentStart) -> Self {
         let AgentStart { token, environment, run, .. } = start;
@@ -55,13 +55,14 @@ impl Left {
     fn end_series(&self, run_dir: &Path) -> Result<(), String> {
         let Some((receiver, resolver)) = &self.remote_write else { return Ok(()) };
         let nodes = fs::read_dir(run_dir.join(file::NODES)).into_iter().flatten().flatten();
-        let left = remote::Left::of(nodes.map(|node| node.path().join(file::REMOTE_SERIES)));
-        if left.is_empty() {
+        let stale =
+            remote::StaleSeries::of(nodes.map(|node| node.path().join(file::REMOTE_SERIES)));
+        if stale.is_empty() {
             return Ok(());
         }
         let to = resolver.receiver("monitor.remote_write", receiver);
         let to = to.map_err(|error| format!("ending the series of killed agents: {error:#}"))?;
-        left.end(to);
+        stale.end(to);
         Ok(())
     }
 }

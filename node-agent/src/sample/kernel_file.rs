@@ -15,14 +15,14 @@ const FILE_MAX: usize = 4 * 1024 * 1024;
 
 /// A file and, once it could be opened, its descriptor.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KernelFile {
     path: PathBuf,
     file: Option<File>,
     /// Whether the kernel gives all there is at the first read with room for it.
     at_once: bool,
 }
 
-impl Kept {
+impl KernelFile {
     /// Names the file; nothing is opened yet.
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), file: None, at_once: false }
@@ -125,7 +125,7 @@ mod tests {
     fn reads_what_is_there_now_and_opens_again_after_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        for mut kept in [Kept::new(&path), Kept::at_once(&path)] {
+        for mut kept in [KernelFile::new(&path), KernelFile::at_once(&path)] {
             let mut buffer = Buffer::new();
             assert_eq!(kept.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::NotFound);
             std::fs::write(&path, "one").unwrap();

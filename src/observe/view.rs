@@ -8,7 +8,10 @@ use aifb_schema::{
 };
 use serde::Serialize;
 
-use crate::store::{Liveness, RunFolder, liveness};
+use crate::{
+    observe::{Liveness, liveness},
+    store::RunFolder,
+};
 
 /// All that is known about a run now.
 #[derive(Debug, Serialize)]

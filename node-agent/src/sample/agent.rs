@@ -9,22 +9,22 @@ use nix::sys::{
 };
 
 use super::{
-    collect::Context,
-    kept::Kept,
+    context::Context,
+    kernel_file::KernelFile,
     parse::numbers,
     table::Tick,
     units::{Units, seconds_of_us},
 };
 
 #[derive(Debug)]
-pub(super) struct Own {
-    statm: Kept,
+pub(super) struct Agent {
+    statm: KernelFile,
     units: Units,
 }
 
-impl Own {
+impl Agent {
     pub(super) fn new(proc_root: &Path, units: Units) -> Self {
-        Self { statm: Kept::at_once(proc_root.join("self/statm")), units }
+        Self { statm: KernelFile::at_once(proc_root.join("self/statm")), units }
     }
 
     pub(super) fn collect(&mut self, tick: &mut Tick<'_>, context: &mut Context) {

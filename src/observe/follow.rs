@@ -15,8 +15,8 @@ use aifb_schema::{
 use crate::{
     agent_client::AgentClient,
     error::Result,
-    store::{Liveness, RunFolder, liveness},
-    view,
+    observe::{Liveness, liveness, view},
+    store::RunFolder,
 };
 
 /// Pause between two looks.
@@ -110,6 +110,7 @@ impl Follower {
         text.truncate(whole);
         text.split(|byte| *byte == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())
+            .filter(|event: &Event| !event.fields.contains_key("offset_ns"))
             .collect()
     }
 }

@@ -1,11 +1,11 @@
-//! `keep`: the keeper of one service replica or helper command.
+//! `supervise`: the supervisor of one service replica or helper command.
 //!
 //! It starts one program, is the sub-reaper of everything that this starts, and ends all of it:
 //! when the program has ended, on SIGTERM (with grace), on SIGPWR (at once), and when the agent
-//! dies. So no process of a service survives, however it forks, and the tree below a keeper is
+//! dies. So no process of a service survives, however it forks, and the tree below a supervisor is
 //! exactly what its service started.
 //!
-//! Descriptor 0 is a socket to the agent; the keeper writes [`Said`] lines to it.
+//! Descriptor 0 is a socket to the agent; the supervisor writes [`Report`] lines to it.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     problem::{self, complain},
+    process::tree,
     sys::{self, BeforeExec},
-    tree,
 };
 
 /// Grace after SIGTERM when the agent is dead: nobody waits for an orderly end any more, and all
@@ -49,7 +49,7 @@ pub(crate) const KILL_NOW: Signal = Signal::SIGPWR;
 /// Its name in process lists; it is started by a link without one.
 const PROGRAM_NAME: &std::ffi::CStr = c"aifb-agent";
 
-/// Arguments of `keep`.
+/// Arguments of `supervise`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Milliseconds between SIGTERM and SIGKILL.
@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
     /// Folder to make for the program, gone with it.
     #[arg(long)]
     scratch: Option<PathBuf>,
-    /// Folder with secrets: the agent removes it, and the keeper where the agent has died.
+    /// Folder with secrets: the agent removes it, and the supervisor where the agent has died.
     #[arg(long)]
     secrets: Option<PathBuf>,
     /// Program and arguments.
@@ -66,10 +66,10 @@ pub(crate) struct Arguments {
     command: Vec<std::ffi::OsString>,
 }
 
-/// What a keeper tells the agent, one JSON line each.
+/// What a supervisor tells the agent, one JSON line each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Said {
+pub(crate) enum Report {
     /// The program runs.
     Started {
         /// Its process id.
@@ -96,18 +96,18 @@ pub(crate) enum Said {
 /// Runs the command; its exit code.
 pub(crate) fn main(arguments: &Arguments) -> i32 {
     let Some(agent) = sys::take_inherited(0) else {
-        return problem::usage("keep is started by the agent only", "see aifb-agent --help");
+        return problem::usage("supervise is started by the agent only", "see aifb-agent --help");
     };
-    match keep(arguments, agent) {
+    match supervise(arguments, agent) {
         Ok(()) => exit::OK,
         Err(error) => {
-            complain(&format!("{}: keeping a service: {error}", problem::PROGRAM));
+            complain(&format!("{}: supervising a service: {error}", problem::PROGRAM));
             exit::INCOMPLETE
         }
     }
 }
 
-fn keep(arguments: &Arguments, mut agent: File) -> io::Result<()> {
+fn supervise(arguments: &Arguments, mut agent: File) -> io::Result<()> {
     let parent = getppid();
     prctl::set_name(PROGRAM_NAME)?;
     prctl::set_child_subreaper(true)?;
@@ -124,7 +124,7 @@ fn keep(arguments: &Arguments, mut agent: File) -> io::Result<()> {
         && let Err(error) = DirBuilder::new().mode(0o700).create(scratch)
     {
         let cause = format!("making '{}': {error}", scratch.display());
-        say(&mut agent, &Said::NotStarted { cause });
+        say(&mut agent, &Report::NotStarted { cause });
         return Ok(());
     }
     let Some((program, words)) = arguments.command.split_first() else { return Ok(()) };
@@ -138,11 +138,11 @@ fn keep(arguments: &Arguments, mut agent: File) -> io::Result<()> {
         Ok(child) => child,
         Err(error) => {
             remove(arguments.scratch.as_deref());
-            say(&mut agent, &Said::NotStarted { cause: error.to_string() });
+            say(&mut agent, &Report::NotStarted { cause: error.to_string() });
             return Ok(());
         }
     };
-    say(&mut agent, &Said::Started { pid: child.id() });
+    say(&mut agent, &Report::Started { pid: child.id() });
     let main = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     let grace = Duration::from_millis(arguments.grace_ms);
     let (status, killed) = watch(main, parent, &signals, grace);
@@ -154,7 +154,7 @@ fn keep(arguments: &Arguments, mut agent: File) -> io::Result<()> {
     }
     say(
         &mut agent,
-        &Said::Ended {
+        &Report::Ended {
             code: status.and_then(|status| status.code()),
             signal: status.map_or(Some(libc::SIGKILL), |status| status.signal()),
             leftover: if status.is_some() { leftover } else { leftover.saturating_sub(1) },
@@ -225,7 +225,7 @@ fn reap(main: Pid) -> Option<ExitStatus> {
 }
 
 /// The agent may be dead; the work goes on all the same.
-fn say(agent: &mut File, what: &Said) {
+fn say(agent: &mut File, what: &Report) {
     if let Ok(mut line) = serde_json::to_vec(what) {
         line.push(b'\n');
         let _dead = agent.write_all(&line);

@@ -9,11 +9,11 @@ use aifb_schema::{
     run::{Failure, Owner, RunRecord, State},
 };
 
-use super::RunFolder;
 use crate::{
     agent_client::AgentClient,
     error::{CommandError, Result},
     slurm::account,
+    store::RunFolder,
 };
 
 /// How a run stands.

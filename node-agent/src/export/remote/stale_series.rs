@@ -23,9 +23,9 @@ pub(crate) struct SentTo {
 }
 
 /// Files with the labels of series that may still live.
-pub(crate) struct Left(Vec<PathBuf>);
+pub(crate) struct StaleSeries(Vec<PathBuf>);
 
-impl Left {
+impl StaleSeries {
     /// Those of these files that are there.
     pub(crate) fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(files.into_iter().filter(|file| file.is_file()).collect())
@@ -47,7 +47,7 @@ impl Left {
             lines.extend(text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
         }
         let labels = lines.iter().filter_map(|line| serde_json::from_slice(line).ok());
-        let series = AllSeries::left(labels);
+        let series = AllSeries::stale(labels);
         let config = Config {
             url: receiver.url,
             token: receiver.token,

@@ -1,4 +1,4 @@
-//! Starting programs under a keeper (see the module `keep`), and hearing from it.
+//! Starting programs under a supervisor (see [`crate::supervisor`]), and hearing from it.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::keep::KILL_NOW;
-pub(crate) use crate::keep::Said;
+use crate::supervisor::KILL_NOW;
+pub(crate) use crate::supervisor::Report;
 use crate::{
     problem::PROGRAM,
     sys::{self, BeforeExec},
 };
 
-/// Bytes of one line of a keeper; the longest holds an error message.
+/// Bytes of one line of a supervisor; the longest holds an error message.
 const LINE_MAX: usize = 4096;
 
 /// A program with all it needs.
@@ -42,9 +42,9 @@ pub(crate) struct Launchable {
     pub(crate) env: BTreeMap<String, String>,
     /// Folder to start in.
     pub(crate) folder: PathBuf,
-    /// Folder on the node for temporary files, made and removed by the keeper.
+    /// Folder on the node for temporary files, made and removed by the supervisor.
     pub(crate) scratch: Option<PathBuf>,
-    /// Folder with secrets, which the keeper removes where the agent no longer can.
+    /// Folder with secrets, which the supervisor removes where the agent no longer can.
     pub(crate) secrets: Option<PathBuf>,
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct Output {
     pub(crate) stderr: File,
 }
 
-/// A running keeper. Dropped before its program has ended, it ends everything at once.
+/// A running supervisor. Dropped before its program has ended, it ends everything at once.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct Supervisor {
     child: tokio::process::Child,
     pid: u32,
     said: BufReader<UnixStream>,
@@ -67,14 +67,14 @@ pub(crate) struct Keeper {
     scratch: Option<PathBuf>,
 }
 
-impl Keeper {
-    /// Starts a program under a keeper.
+impl Supervisor {
+    /// Starts a program under a supervisor.
     ///
-    /// Must be called on the main thread: the keeper gets its death signal when the thread that
+    /// Must be called on the main thread: the supervisor gets its death signal when the thread that
     /// started it ends.
     ///
     /// # Errors
-    /// The keeper could not be started; the program's own start is told by [`Self::next`].
+    /// The supervisor could not be started; the program's own start is told by [`Self::next`].
     pub(crate) fn start(
         agent: &Path,
         what: &Launchable,
@@ -87,7 +87,7 @@ impl Keeper {
         let mut command = Command::new(agent);
         command
             .arg0(PROGRAM)
-            .args(["keep", "--grace-ms", &grace.as_millis().to_string()])
+            .args(["supervise", "--grace-ms", &grace.as_millis().to_string()])
             .args(what.scratch.iter().flat_map(|path| [OsStr::new("--scratch"), path.as_os_str()]))
             .args(what.secrets.iter().flat_map(|path| [OsStr::new("--secrets"), path.as_os_str()]))
             .arg("--")
@@ -113,16 +113,16 @@ impl Keeper {
         Ok(Self { child, pid, said, over: false, scratch: what.scratch.clone() })
     }
 
-    /// The keeper's own process id: the root of everything its program starts.
+    /// The supervisor's own process id: the root of everything its program starts.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// What happens next. After the end this is the end again. May be dropped and called again
     /// without losing a line only between lines; lines are written in one piece.
-    pub(crate) async fn next(&mut self) -> Said {
+    pub(crate) async fn next(&mut self) -> Report {
         let killed =
-            Said::Ended { code: None, signal: Some(libc::SIGKILL), leftover: 0, killed: false };
+            Report::Ended { code: None, signal: Some(libc::SIGKILL), leftover: 0, killed: false };
         if self.over {
             return killed;
         }
@@ -130,15 +130,15 @@ impl Keeper {
         let read = self.said.read_until(b'\n', &mut line).await;
         let said = match read {
             Ok(1..=LINE_MAX) => serde_json::from_slice(&line).unwrap_or(killed),
-            // The keeper itself was killed.
+            // The supervisor itself was killed.
             _ => killed,
         };
-        if matches!(said, Said::Ended { .. } | Said::NotStarted { .. }) {
+        if matches!(said, Report::Ended { .. } | Report::NotStarted { .. }) {
             self.over = true;
             let _status = self.child.wait().await;
-            // Only a killed keeper has left it.
+            // Only a killed supervisor has left it.
             if let Some(scratch) = self.scratch.take().filter(|path| path.exists()) {
-                let removing = move || crate::keep::remove(Some(&scratch));
+                let removing = move || crate::supervisor::remove(Some(&scratch));
                 let _removed = tokio::task::spawn_blocking(removing).await;
             }
         }
@@ -164,7 +164,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Supervisor {
     fn drop(&mut self) {
         self.kill();
     }

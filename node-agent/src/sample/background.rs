@@ -49,13 +49,13 @@ type Slot<T> = Arc<Mutex<Option<Arc<Reading<T>>>>>;
 
 /// The thread, as the ticker sees it. Dropping this ends it, unless it hangs.
 #[derive(Debug)]
-pub(super) struct Aside<T> {
+pub(super) struct Background<T> {
     newest: Slot<T>,
     grids: Sender<Grid>,
     period_ns: u64,
 }
 
-impl<T: Read> Aside<T> {
+impl<T: Read> Background<T> {
     /// Starts the thread. `make` runs on it, so that whatever has to be loaded may take its time;
     /// what it gives is called for each reading.
     ///
@@ -141,12 +141,12 @@ mod tests {
     }
 
     fn wait_for<T: Read>(
-        aside: &Aside<T>,
+        background: &Background<T>,
         good: impl Fn(Option<&T>) -> bool,
     ) -> Option<Arc<Reading<T>>> {
         let start = Instant::now();
         loop {
-            let newest = aside.newest(clock::mono_ns());
+            let newest = background.newest(clock::mono_ns());
             if good(newest.as_ref().map(|reading| &reading.value)) {
                 return newest;
             }
@@ -165,28 +165,28 @@ mod tests {
                 count
             }
         };
-        let mut aside = Aside::start("test", grid, make).unwrap();
-        wait_for(&aside, |count| count == Some(&1));
-        aside.follow(grid.with_period(Duration::from_millis(100)));
-        wait_for(&aside, |count| count >= Some(&4));
+        let mut background = Background::start("test", grid, make).unwrap();
+        wait_for(&background, |count| count == Some(&1));
+        background.follow(grid.with_period(Duration::from_millis(100)));
+        wait_for(&background, |count| count >= Some(&4));
     }
 
     #[test]
     fn a_source_that_rests_wakes_nobody_and_stays_true() {
         let grid = Grid::from_now(Duration::from_millis(100));
-        let aside = Aside::start("test", grid, || |_| true).unwrap();
-        let first = wait_for(&aside, |value| value.is_some()).unwrap();
+        let background = Background::start("test", grid, || |_| true).unwrap();
+        let first = wait_for(&background, |value| value.is_some()).unwrap();
         let hour = 3600 * 1_000_000_000;
         let end = first.at_ns + first.took_ns + hour + 1_200_000_000;
-        assert!(aside.newest(end).is_some() && aside.newest(end + 1).is_none());
+        assert!(background.newest(end).is_some() && background.newest(end + 1).is_none());
         // No grid of ticks shortens its rest, and no rest is longer than readings ever are apart.
         assert_eq!(until_next(grid, clock::mono_ns() + hour), PERIOD_MAX);
         let soon = until_next(grid, clock::mono_ns() + 5_000_000_000);
         assert!(soon > Duration::from_secs(4) && soon < Duration::from_secs(6), "{soon:?}");
         assert!(until_next(grid, 0) <= Duration::from_millis(100));
-        let mut aside = aside;
-        aside.follow(grid.with_period(Duration::from_secs(1)));
-        wait_for(&aside, |_| aside.newest(clock::mono_ns()).unwrap().at_ns > first.at_ns);
+        let mut background = background;
+        background.follow(grid.with_period(Duration::from_secs(1)));
+        wait_for(&background, |_| background.newest(clock::mono_ns()).unwrap().at_ns > first.at_ns);
     }
 
     #[test]
@@ -201,11 +201,11 @@ mod tests {
                 }
             }
         };
-        let aside = Aside::start("test", grid, make).unwrap();
-        let reading = wait_for(&aside, |value| value.is_some()).unwrap();
+        let background = Background::start("test", grid, make).unwrap();
+        let reading = wait_for(&background, |value| value.is_some()).unwrap();
         let end = reading.at_ns + reading.took_ns;
-        assert!(aside.newest(end + 1_200_000_000).is_some());
-        assert!(aside.newest(end + 1_200_000_001).is_none());
+        assert!(background.newest(end + 1_200_000_000).is_some());
+        assert!(background.newest(end + 1_200_000_001).is_none());
         drop(release);
     }
 }

@@ -1,4 +1,7 @@
-//! The blocking HTTP client of the threads that send to others.
+//! HTTP: the blocking client of the threads that send to others, and connections that others open.
+
+pub(crate) mod accepted;
+pub(crate) mod tls;
 
 use std::{io::Read as _, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use aifb_schema::control::ProcessId;
 
-use crate::tree::Stat;
+use super::tree::Stat;
 
 /// Whether the script's process is there.
 pub(crate) fn lives(script: ProcessId) -> bool {

@@ -72,11 +72,11 @@ impl FromStr for Named {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, pid) = text.split_once('=').ok_or("it should look like llm=4711")?;
+        let (name, pid) = text.split_once('=').ok_or("expected NAME=PID, such as llm=4711")?;
         let pid =
-            pid.parse().ok().filter(|pid| *pid > 0).ok_or("behind '=' a process id belongs")?;
+            pid.parse().ok().filter(|pid| *pid > 0).ok_or("expected a process id after '='")?;
         if name.is_empty() {
-            return Err("in front of '=' a name belongs".to_owned());
+            return Err("expected a name before '='".to_owned());
         }
         Ok(Self { name: name.to_owned(), pid })
     }
@@ -90,7 +90,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
     }
     let record = arguments.out.join(file::SAMPLES);
     if record.exists() {
-        let what = format!("making '{}': there is a record already", record.display());
+        let what = format!("making '{}': it already has a record", record.display());
         return problem::usage(&what, "name another folder with --out, or move the record away");
     }
     let code = match run(arguments, record) {

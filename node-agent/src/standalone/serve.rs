@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::Shared;
-use crate::guest;
+use crate::http::accepted;
 
 /// Scrapers at a time: each costs a descriptor and some KiB.
 const CONNECTIONS: usize = 64;
@@ -42,7 +42,7 @@ pub(super) async fn serve(listener: TcpListener, handle: Shared) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        guest::prepare(&stream);
+        accepted::prepare(&stream);
         let handle = Rc::clone(&handle);
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {

@@ -2,14 +2,14 @@
 
 use std::{fs::File, io::Read as _, time::Duration};
 
-use aifb_schema::recipe::EngineTls;
+use aifb_schema::recipe::Tls;
 use anyhow::{Context as _, bail};
 use ureq::{
     Agent,
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
 };
 
-use crate::http;
+use super::with;
 
 /// Largest file of certificates: the bundle of a system is about 200 KB.
 const PEM_MAX: u64 = 16 << 20;
@@ -18,7 +18,7 @@ const PEM_MAX: u64 = 16 << 20;
 ///
 /// # Errors
 /// A file cannot be read, or does not hold what it should.
-pub(crate) fn agent(patience: Duration, tls: &EngineTls) -> anyhow::Result<Agent> {
+pub(crate) fn agent(patience: Duration, tls: &Tls) -> anyhow::Result<Agent> {
     let roots = match &tls.ca {
         Some(path) => RootCerts::from(certificates(path)?),
         None => RootCerts::PlatformVerifier,
@@ -30,7 +30,7 @@ pub(crate) fn agent(patience: Duration, tls: &EngineTls) -> anyhow::Result<Agent
         _ => None,
     };
     let config = TlsConfig::builder().root_certs(roots).client_cert(client);
-    Ok(http::with(patience, config.disable_verification(tls.insecure).build()))
+    Ok(with(patience, config.disable_verification(tls.insecure).build()))
 }
 
 fn certificates(path: &str) -> anyhow::Result<Vec<Certificate<'static>>> {

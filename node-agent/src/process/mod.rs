@@ -1,0 +1,4 @@
+//! Processes of this node, from /proc.
+
+pub(crate) mod script;
+pub(crate) mod tree;
