@@ -47,13 +47,22 @@ install: ## copy what `make build` made to $(DESTDIR)$(PREFIX)
 	mv -f '$(DESTDIR)$(PREFIX)/lib/slurm/.aifb_spank.so.new' '$(DESTDIR)$(PREFIX)/lib/slurm/aifb_spank.so'
 	install -m 0755 sbatch-wrappers/*.sbatch '$(DESTDIR)$(PREFIX)/share/aifb/sbatch-wrappers/'
 	install -m 0644 recipes/*.yaml '$(DESTDIR)$(PREFIX)/share/aifb/recipes/'
+	# Whole folders, without what an older version had there.
+	rm -rf '$(DESTDIR)$(PREFIX)/share/aifb'/{docs,monitoring}
+	for file in $$(find docs monitoring -type f); do \
+	  install -D -m 0644 "$$file" "$(DESTDIR)$(PREFIX)/share/aifb/$$file"; \
+	done
+	$(BUILD)/aifb man '$(DESTDIR)$(PREFIX)/share/man/man1'
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/plugstack.conf.d/aifb.conf \
 	  > '$(DESTDIR)$(PREFIX)/share/aifb/plugstack.conf.d/aifb.conf'
 
 uninstall: ## remove what `make install` put there
 	rm -rf '$(DESTDIR)$(PREFIX)/share/aifb'
-	rm -f '$(DESTDIR)$(PREFIX)/lib/slurm/aifb_spank.so' '$(DESTDIR)$(PREFIX)'/bin/aifb{,-agent,-loadgen}
-	@rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(PREFIX)'/{lib/slurm,lib,bin,share,} 2>/dev/null || true
+	rm -f '$(DESTDIR)$(PREFIX)/lib/slurm/aifb_spank.so' '$(DESTDIR)$(PREFIX)'/bin/aifb{,-agent,-loadgen} \
+	  '$(DESTDIR)$(PREFIX)'/share/man/man1/aifb{,-*}.1
+	@for folder in lib/slurm lib bin share/man/man1 share/man share .; do \
+	  rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(PREFIX)'/$$folder 2>/dev/null || true; \
+	done
 
 lint: ## formatting, clippy, import cycles, shell scripts
 	@tests/run lint

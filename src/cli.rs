@@ -25,7 +25,7 @@ First steps:
   aifb validate RECIPE                  check a recipe
   aifb run --local RECIPE               the whole benchmark on this machine, without Slurm
   aifb run RECIPE                       the same as a Slurm job
-Exit codes: docs/reference/exit-codes.md")]
+Exit codes: docs/reference/exit-codes.md; docs/ is installed as share/aifb/docs, beside bin/")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Env(EnvArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// Write the manual pages of aifb and of each of its verbs to a folder
+    Man(ManArgs),
 }
 
 /// A recipe with what can be changed on the command line.
@@ -189,6 +191,14 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `aifb man`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  aifb man ~/.local/share/man/man1 && man aifb-run")]
+pub(crate) struct ManArgs {
+    /// Folder; it is created if missing
+    pub(crate) folder: PathBuf,
 }
 
 /// `aifb completions`.

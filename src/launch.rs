@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
@@ -9,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aifb_schema::names::{env, exit};
+use aifb_schema::{
+    launch_status::{Answer, End},
+    names::{env, exit},
+};
 use nix::{
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout},
@@ -28,10 +32,6 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 /// Time for a local run to end: every service may take its `stop` time (3 s unless the recipe says
 /// otherwise, 10 min at most).
 const END_DEADLINE: Duration = Duration::from_secs(11 * 60);
-
-/// Bytes that a launcher may report before it is taken for mad: the environment of a job script,
-/// with hundreds of services.
-const REPORT_BYTES: usize = 1024 * 1024;
 
 /// How the run is started.
 #[derive(Debug)]
@@ -131,66 +131,63 @@ enum Unready {
     GaveUp(CommandError),
 }
 
-/// Reads `KEY=VALUE` records up to `READY` or `FAILED <code> <text>`, each ended by a NUL.
+/// Reads the launcher's answer to its end.
 fn read_report(
     pipe: OwnedFd,
     until: Instant,
     stop: &impl Fn() -> Option<CommandError>,
 ) -> Result<BTreeMap<String, String>, Unready> {
     let mut pipe = File::from(pipe);
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut environment = BTreeMap::new();
-    let mut told = Instant::now();
+    let mut answer = Answer::default();
+    let mut noted = Instant::now();
     loop {
-        while let Some(end) = bytes.iter().position(|byte| *byte == 0) {
-            let record = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned();
-            bytes.drain(..=end);
-            if record == "READY" {
-                return Ok(environment);
-            }
-            if let Some(rest) = record.strip_prefix("FAILED ") {
-                return Err(Unready::Failed(failed(rest)));
-            }
-            if let Some((name, value)) = record.split_once('=') {
-                environment.insert(name.to_owned(), value.to_owned());
-            }
-        }
         if let Some(error) = stop() {
             return Err(Unready::GaveUp(error));
         }
         if Instant::now() >= until {
-            return Err(Unready::GaveUp(
-                CommandError::new(
-                    exit::SERVICE,
-                    "waiting for the services",
-                    "not healthy within the time limit",
-                )
-                .hint("see their progress with aifb logs show; set a longer limit with --timeout"),
-            ));
+            return Err(Unready::GaveUp(too_late()));
         }
-        if told.elapsed() >= PROGRESS_EVERY {
+        if noted.elapsed() >= PROGRESS_EVERY {
             output::note("aifb: the services are still starting");
-            told = Instant::now();
+            noted = Instant::now();
         }
-        if readable(&pipe)? {
-            let mut chunk = [0; 4096];
-            let count = pipe.read(&mut chunk).map_err(wrong)?;
-            if count == 0 {
-                return Err(Unready::Failed(
-                    CommandError::new(
-                        exit::SLURM,
-                        "starting the run",
-                        "the launcher ended without a message",
-                    )
-                    .hint("see launch.log in the run folder"),
-                ));
+        if !readable(&pipe)? {
+            continue;
+        }
+        let mut chunk = [0; 4096];
+        let count = pipe.read(&mut chunk).map_err(wrong)?;
+        if count == 0 {
+            return Err(Unready::Failed(ended_silently()));
+        }
+        let received = answer.push(chunk.get(..count).unwrap_or_default());
+        match received.map_err(|cause| wrong(io::Error::other(format!("the launcher {cause}"))))? {
+            Some(End::Ready) => return Ok(environment(&answer)),
+            Some(End::Failed { code, text }) => {
+                return Err(Unready::Failed(CommandError::relayed(code, text)));
             }
-            bytes.extend(chunk.iter().take(count));
-            if bytes.len() > REPORT_BYTES {
-                return Err(wrong(io::Error::other("too much")));
-            }
+            None => {}
         }
     }
+}
+
+fn too_late() -> CommandError {
+    let error = CommandError::new(
+        exit::SERVICE,
+        "waiting for the services",
+        "not healthy within the time limit",
+    );
+    error.hint("see their progress with aifb logs show; set a longer limit with --timeout")
+}
+
+fn ended_silently() -> CommandError {
+    let error =
+        CommandError::new(exit::SLURM, "starting the run", "the launcher ended without a message");
+    error.hint("see launch.log in the run folder")
+}
+
+fn environment(answer: &Answer) -> BTreeMap<String, String> {
+    let text = |value: &CString| value.to_string_lossy().into_owned();
+    answer.variables().iter().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn wrong(error: io::Error) -> Unready {
@@ -205,13 +202,6 @@ fn readable(pipe: &File) -> Result<bool, Unready> {
         Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(wrong(error.into())),
     }
-}
-
-/// `<code> <text>` of a failed launch.
-fn failed(rest: &str) -> CommandError {
-    let (code, text) = rest.split_once(' ').unwrap_or((rest, ""));
-    let code = code.parse().unwrap_or(exit::SERVICE);
-    CommandError::relayed(code, text)
 }
 
 #[cfg(test)]
@@ -240,9 +230,11 @@ mod tests {
         assert_eq!(environment["B"], "x=y\nz");
         let error = report(b"A=1\0FAILED 4 aifb: no\0", minute).unwrap_err();
         assert_eq!((error.code, error.to_string().as_str()), (4, "aifb: no"));
+        let error = report(b"A\0READY\0", minute).unwrap_err();
+        assert!(error.text.contains("unknown record 'A'"), "{error}");
         let error = report(b"A=1\0REA", minute).unwrap_err();
-        assert!(error.text.contains("without a word"), "{error}");
+        assert!(error.text.contains("without a message"), "{error}");
         let error = report(b"A=1\0", Duration::from_millis(50)).unwrap_err();
-        assert!(error.text.contains("time was over"), "{error}");
+        assert!(error.text.contains("within the time limit"), "{error}");
     }
 }

@@ -12,14 +12,12 @@ use std::{
     process::{Child, Command},
 };
 
+use aifb_schema::launch_status::STATUS_FD;
 use nix::{
     errno::Errno,
     libc,
     sys::{prctl, signal::Signal},
 };
-
-/// The descriptor on which `aifb-agent launch` reports.
-const STATUS_FD: i32 = 3;
 
 /// Starts `command` in a session of its own, so that neither Ctrl-C nor the end of a terminal
 /// reaches it, with `pipe` as descriptor [`STATUS_FD`] and no other above: what the calling shell

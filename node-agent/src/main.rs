@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod clock;
 mod disk;
+mod event;
 mod export;
 mod http;
 mod launch;

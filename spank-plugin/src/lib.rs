@@ -24,6 +24,5 @@ mod hooks;
 mod message;
 mod options;
 mod start;
-mod status;
 mod submit;
 mod sys;

@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use aifb_schema::launch_status::{Answer, End, Variable};
 use aifb_schema::names::{env, exit, option};
 
 use crate::config::Config;
 use crate::hooks;
 use crate::message::{Message, duration, print};
 use crate::options;
-use crate::status::{Answer, End, Variable};
 use crate::submit::{self, assignment};
 use crate::sys::process::{self, DefaultActions, Program};
 use crate::sys::spank::Spank;

@@ -50,20 +50,25 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     drop(write_end);
 
     let deadline = Instant::now() + PREPARE_DEADLINE;
-    let read = read_all(output, deadline);
-    let ended = child.wait_until(if read.is_err() { Instant::now() } else { deadline });
-    let Some(ended) = ended else {
-        child.kill();
-        let cause = read.err().unwrap_or_else(|| "it does not exit".to_owned());
-        return Err(failed(cause));
+    let output = match read_all(output, deadline) {
+        Ok(output) => output,
+        // Why we do not read on is the cause, however the launcher ends: now that nobody reads, it
+        // may end by SIGPIPE before it is killed, or by an error of its own.
+        Err(cause) => {
+            child.kill();
+            return Err(failed(cause));
+        }
     };
-    match (ended, read) {
-        (Ended::Code(0), Ok(output)) => snapshot(&output).map_err(|cause| failed(cause.into())),
-        (Ended::Code(0), Err(cause)) => Err(failed(cause)),
+    let Some(ended) = child.wait_until(deadline) else {
+        child.kill();
+        return Err(failed("it does not exit".to_owned()));
+    };
+    match ended {
+        Ended::Code(0) => snapshot(&output).map_err(|cause| failed(cause.into())),
         // The launcher has said what is wrong with the recipe.
-        (Ended::Code(2), _) => Err(Message::new("the job was not submitted")),
-        (Ended::Code(code), _) => Err(failed(format!("it ended with code {code}"))),
-        (Ended::Signal(signal), _) => Err(failed(format!("ended by signal {signal}"))),
+        Ended::Code(2) => Err(Message::new("the job was not submitted")),
+        Ended::Code(code) => Err(failed(format!("it ended with code {code}"))),
+        Ended::Signal(signal) => Err(failed(format!("ended by signal {signal}"))),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn of_run(run: &RunFolder) -> Result<BTreeMap<String, String>> {
     }
     let order: Vec<String> =
         run.recipe()?.services.iter().map(|service| service.name.to_string()).collect();
-    variables.extend(service_variables(&order, &run.endpoints()));
+    variables.extend(service_variables(&order, &run.files().endpoints()));
     Ok(variables)
 }
 

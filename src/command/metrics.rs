@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use aifb_runfolder::{read, worker};
 use aifb_schema::{
     gateway::{self, BUCKETS_SECONDS, Summed},
     names::exit,
@@ -19,6 +20,9 @@ use crate::{
 
 /// Where a Pushgateway listens when nobody says otherwise.
 const USUAL_GATEWAY: &str = "http://localhost:9091";
+
+/// Bytes of a worker's checkpoint: some MiB for many histograms.
+const CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
 
 /// Longest time for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,9 +76,10 @@ pub(super) fn withdraw(run: &RunFolder, run_id: &str) -> Result<()> {
 
 /// A result with the buckets of its workers' histograms, where all of them are there.
 fn summed(run: &RunFolder, result: LoadResult) -> Summed {
-    let folder = run.repeat_folder(&result.load, result.point, result.repeat);
-    let logs = (0..result.plan.workers)
-        .map(|rank| fs::read_to_string(folder.join(format!("worker-{rank}.hdr"))).ok());
+    let repeat = run.files().repeat(&result.load, result.point, result.repeat);
+    let logs = (0..result.plan.workers).map(|rank| {
+        read::text(&worker::checkpoint(repeat.path(), rank), CHECKPOINT_BYTES_MAX).ok()
+    });
     let whole = of_logs(logs, "total");
     Summed { result, buckets: whole.map(|sum| sum.cumulative(&BUCKETS_SECONDS)) }
 }

@@ -6,6 +6,7 @@ mod env;
 mod list;
 mod load;
 mod logs;
+mod man;
 mod metrics;
 mod recipe;
 mod report;
@@ -40,5 +41,6 @@ pub(crate) fn run(command: Command) -> Result<i32> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

@@ -19,8 +19,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<i32> {
         Liveness::Alive(_) => Life::GoesOn,
         Liveness::Silent(reason) => Life::Silent(reason),
     };
-    let report =
-        report::build(&run, record, &life, &|folder, name| report::rebuild(&run, folder, name));
+    let report = report::build(&run, record, &life, &|repeat| report::rebuild(&run, repeat));
     let text = report::text(&report, &run.path().to_string_lossy());
     let recipe = run.recipe().ok();
     let text_asked =

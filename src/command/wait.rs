@@ -33,10 +33,10 @@ pub(super) fn run(args: &WaitArgs) -> Result<i32> {
         output::out_json(&json!({
             "run_id": record.run_id,
             "state": record.state,
-            "endpoints": run.endpoints(),
+            "endpoints": run.files().endpoints(),
         }));
     } else {
-        for endpoint in run.endpoints() {
+        for endpoint in run.files().endpoints() {
             output::out(format!("{} {}", endpoint.service, endpoint.url));
         }
     }

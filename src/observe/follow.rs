@@ -1,14 +1,10 @@
 //! Following a run while it goes on: new events, progress of loads, the end.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use aifb_runfolder::read;
 use aifb_schema::{
     control::LoadStatus,
-    names::file,
     run::{Event, RunRecord},
 };
 
@@ -32,7 +28,7 @@ const EVENTS_BYTES: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Follower {
     run: RunFolder,
-    offset: u64,
+    events: read::Follow,
     progress: Vec<LoadStatus>,
     checked: Instant,
 }
@@ -53,7 +49,8 @@ pub(crate) struct News {
 impl Follower {
     /// From the beginning of the run on.
     pub(crate) fn new(run: RunFolder) -> Self {
-        Self { run, offset: 0, progress: Vec::new(), checked: Instant::now() }
+        let events = read::Follow::new(run.files().events_path());
+        Self { run, events, progress: Vec::new(), checked: Instant::now() }
     }
 
     /// The folder that is followed.
@@ -95,23 +92,11 @@ impl Follower {
         Ok(News { events: self.events(), loads, run: record, over })
     }
 
-    /// Whole lines that were added since the last look.
+    /// Events that were added since the last look.
     fn events(&mut self) -> Vec<Event> {
-        let Ok(mut log) = File::open(self.run.path().join(file::EVENTS)) else { return Vec::new() };
-        let mut text = Vec::new();
-        let read = log
-            .seek(SeekFrom::Start(self.offset))
-            .and_then(|_| log.take(EVENTS_BYTES).read_to_end(&mut text));
-        if read.is_err() {
-            return Vec::new();
-        }
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        self.offset += whole as u64;
-        text.truncate(whole);
-        text.split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .filter(|event: &Event| !event.fields.contains_key("offset_ns"))
-            .collect()
+        let mut events: Vec<Event> = self.events.added(EVENTS_BYTES).unwrap_or_default();
+        events.retain(|event| !event.fields.contains_key("offset_ns"));
+        events
     }
 }
 

@@ -1,20 +1,16 @@
 //! What only a reader can know: whether a run that has no end is still alive, and what Slurm
 //! recorded after it.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
+use aifb_runfolder::write;
 use aifb_schema::{
     control::RunStatus,
-    names::{exit, file},
+    names::exit,
     run::{Failure, Owner, RunRecord, State},
 };
 
-use crate::{
-    agent_client::AgentClient,
-    error::{CommandError, Result},
-    slurm::account,
-    store::RunFolder,
-};
+use crate::{agent_client::AgentClient, slurm::account, store::RunFolder};
 
 /// How a run stands.
 #[derive(Debug)]
@@ -80,18 +76,7 @@ fn settle(run: &RunFolder, record: &mut RunRecord) {
     let (Some(job), None) = (record.job.id, &record.slurm) else { return };
     let Some(slurm) = account::record(job) else { return };
     record.slurm = Some(slurm);
-    drop(replace(&run.path().join(file::RUN), record));
-}
-
-fn replace(path: &Path, record: &RunRecord) -> Result<()> {
-    let doing = || format!("writing '{}'", path.display());
-    let wrong = |error: io::Error| CommandError::incomplete(doing(), error);
-    let mut text = serde_json::to_vec_pretty(record)
-        .map_err(|error| CommandError::incomplete(doing(), error))?;
-    text.push(b'\n');
-    let fresh = path.with_extension(format!("json.{}", std::process::id()));
-    fs::write(&fresh, text).map_err(wrong)?;
-    fs::rename(&fresh, path).map_err(wrong)
+    drop(write::replace_json(&run.files().record_path(), write::MODE, record));
 }
 
 /// Whether a process of this machine lives, by its number.

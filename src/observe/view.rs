@@ -67,7 +67,8 @@ fn nodes_of(run: &RunFolder) -> Vec<NodeStatus> {
 }
 
 fn services_of(run: &RunFolder) -> Vec<ReplicaStatus> {
-    run.endpoints()
+    run.files()
+        .endpoints()
         .into_iter()
         .map(|endpoint| ReplicaStatus {
             service: endpoint.service,

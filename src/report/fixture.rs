@@ -8,15 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aifb_runfolder::{RunFolder, worker};
 use aifb_schema::{
     names::{PROTOCOL, file},
     result::{
         ClientRecord, Comparable, Compatible, Counts, Distribution, Interpolated, LoadResult,
         Metrics, PlanRecord, RESULT_VERSION, Verdict,
     },
-    run::{
-        AgentRecord, Ended, Event, Failure, Job, JobRecord, Owner, RunRecord, State, repeat_folder,
-    },
+    run::{AgentRecord, Ended, Event, Failure, Job, JobRecord, Owner, RunRecord, State},
     samples::{Frame, MAGIC, Sample, Series},
 };
 
@@ -54,6 +53,15 @@ pub(super) fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runs").join(name)
 }
 
+/// A run folder whose paths are relative to it.
+fn relative() -> RunFolder {
+    RunFolder::new("")
+}
+
+fn name(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
 impl Folder {
     fn json(mut self, name: impl Into<String>, value: &impl serde::Serialize) -> Self {
         let text = serde_json::to_string_pretty(value).unwrap() + "\n";
@@ -68,13 +76,13 @@ impl Folder {
     }
 
     fn samples(mut self, node: &str, bytes: Vec<u8>) -> Self {
-        self.0.insert(format!("{}/{node}/{}", file::NODES, file::SAMPLES), bytes);
+        self.0.insert(name(&relative().node(node).samples_path()), bytes);
         self
     }
 
     fn result(self, result: &LoadResult) -> Self {
-        let folder = repeat_folder(&result.load, result.point, result.repeat);
-        self.json(format!("{folder}/{}", file::RESULT), result)
+        let repeat = relative().repeat(&result.load, result.point, result.repeat);
+        self.json(name(&repeat.result_path()), result)
     }
 
     /// Writes all files below `root`.
@@ -343,7 +351,7 @@ fn sweep() -> Folder {
         .ticks(0, 20, 0, 0.0)
         .ticks(24, 40, 0, 0.0)
         .ended();
-    let begun = format!("{}/worker-0.hdr", repeat_folder("chat", 1, 1));
+    let begun = name(&worker::checkpoint(relative().repeat("chat", 1, 1).path(), 0));
     let mut folder =
         Folder::default().run(&record).samples("n1", samples).result(&first).result(&second);
     folder.0.insert(begun, b"#[StartTime: 0]\n".to_vec());
@@ -404,8 +412,8 @@ fn coordinator_lost() -> Folder {
     let mut folder = Folder::default()
         .run(&record)
         .samples("laptop", samples)
-        .json(format!("{}/laptop/{}", file::NODES, file::AGENT), &agent);
-    let begun = format!("{}/worker-0.hdr", repeat_folder("chat", 0, 0));
+        .json(name(&relative().node("laptop").agent_path()), &agent);
+    let begun = name(&worker::checkpoint(relative().repeat("chat", 0, 0).path(), 0));
     folder.0.insert(begun, b"#[StartTime: 0]\n".to_vec());
     folder
 }

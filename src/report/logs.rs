@@ -1,9 +1,13 @@
 //! What became of a run's log lines on their way to Loki.
 
+use aifb_runfolder::read;
 use aifb_schema::{logs::LogLedger, names::file};
 
 use super::Life;
 use crate::store::RunFolder;
+
+/// Bytes of a ledger: a line for each log.
+const LEDGER_BYTES_MAX: u64 = 16 << 20;
 
 /// Warns of lines that were not sent. What a run that goes on has not sent yet is no news.
 pub(super) fn unsent(run: &RunFolder, life: &Life, warnings: &mut Vec<String>) {
@@ -12,9 +16,10 @@ pub(super) fn unsent(run: &RunFolder, life: &Life, warnings: &mut Vec<String>) {
         return;
     }
     let resend = format!("aifb logs resend {}", run.path().display());
-    for (node, folder) in run.node_folders() {
-        let text = std::fs::read(folder.join(file::LOG_LEDGER)).unwrap_or_default();
-        let Ok(ledger) = serde_json::from_slice::<LogLedger>(&text) else {
+    for folder in run.files().nodes() {
+        let node = folder.name();
+        let Ok(ledger) = read::json::<LogLedger>(&folder.log_ledger_path(), LEDGER_BYTES_MAX)
+        else {
             warnings.push(format!(
                 "node {node}: how many of its log lines were sent is not known: its agent was \
                  killed; {resend} sends the rest"

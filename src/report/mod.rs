@@ -56,7 +56,7 @@ pub(crate) fn build(
             warnings.push(format!("the run has no end and its coordinator is silent: {reason}"));
         }
     }
-    read::noted_warnings(run, &mut warnings);
+    read::events(run, life, &mut warnings);
     logs::unsent(run, life, &mut warnings);
     let (results, missing) = read::results(run, life, rebuild, &mut warnings);
     let (nodes, window) = read::nodes(run, &record, life, window_of(&results), &mut warnings);

@@ -2,17 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read as _},
-    path::{Path, PathBuf},
+    io,
 };
 
+use aifb_runfolder::{NodeFolder, RepeatFolder, read};
 use aifb_schema::{
     metric,
     names::file,
     result::{LoadResult, NodeResources, RESULT_VERSION, Window},
     run::RunRecord,
-    samples::{self, Recording},
+    samples::Recording,
     search::SearchResult,
 };
 use aifb_stats::{resources::node_resources, search::outcome};
@@ -24,22 +23,40 @@ use crate::store::RunFolder;
 /// a day at ten. What is behind is reported as not read.
 const SAMPLES_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of a result: a few KiB; the largest has many operations and settings.
-const RESULT_BYTES_MAX: u64 = 16 << 20;
-
-/// Warnings that the run itself wrote as events, where run.json does not have them.
-pub(super) fn noted_warnings(run: &RunFolder, warnings: &mut Vec<String>) {
-    for event in run.events().into_iter().filter(|event| event.kind == "warning") {
+/// Warnings that the run itself wrote as events, where run.json does not have them, and what is
+/// wrong with the events themselves.
+pub(super) fn events(run: &RunFolder, life: &Life, warnings: &mut Vec<String>) {
+    let events = match run.files().events() {
+        Ok(events) => events,
+        Err(error) => {
+            warnings.push(format!("{} cannot be read: {error}", file::EVENTS));
+            return;
+        }
+    };
+    for event in events.values.into_iter().filter(|event| event.kind == "warning") {
         let known = warnings.iter().any(|warning| warning.contains(&event.message));
         if !known {
             warnings.push(format!("{}: {}", event.subject, event.message));
         }
     }
+    if events.unreadable > 0 {
+        warnings.push(format!(
+            "{}: lines that cannot be read: {}",
+            file::EVENTS,
+            events.unreadable
+        ));
+    }
+    if *life == Life::Over && events.torn_bytes > 0 {
+        warnings.push(format!(
+            "{}: its last line is torn ({} bytes): its writer was killed or could not write",
+            file::EVENTS,
+            events.torn_bytes
+        ));
+    }
 }
 
-/// Makes a result from the files in a repeat's folder, given with its name
-/// `<load>/p<point>/r<repeat>`; or says why it cannot.
-pub(super) type Rebuild<'a> = &'a dyn Fn(&Path, &str) -> Result<LoadResult, String>;
+/// Makes a result from the files in a repeat's folder, or says why it cannot.
+pub(super) type Rebuild<'a> = &'a dyn Fn(&RepeatFolder) -> Result<LoadResult, String>;
 
 /// All results by load, point and repeat; and the repeats that were begun and have none.
 pub(super) fn results(
@@ -49,8 +66,9 @@ pub(super) fn results(
     warnings: &mut Vec<String>,
 ) -> (Vec<LoadResult>, Vec<String>) {
     let (mut results, mut missing) = (Vec::new(), Vec::new());
-    for (name, folder) in repeats(&run.path().join(file::LOAD)) {
-        match result(&folder.join(file::RESULT)) {
+    for repeat in run.files().repeats() {
+        let name = repeat.to_string();
+        match result(&repeat) {
             Ok(Some(result)) => {
                 doubt(&name, &result, warnings);
                 results.push(result);
@@ -58,7 +76,7 @@ pub(super) fn results(
             Ok(None) if *life == Life::GoesOn => {
                 warnings.push(format!("load {name}: no result yet"));
             }
-            Ok(None) => match rebuild(&folder, &name) {
+            Ok(None) => match rebuild(&repeat) {
                 Ok(result) => {
                     warnings.push(format!(
                         "load {name}: its leader wrote no result; this one is from the workers' files"
@@ -77,7 +95,6 @@ pub(super) fn results(
             }
         }
     }
-    results.sort_by(|a, b| (&a.load, a.point, a.repeat).cmp(&(&b.load, b.point, b.repeat)));
     (results, missing)
 }
 
@@ -109,39 +126,16 @@ fn doubt(name: &str, result: &LoadResult, warnings: &mut Vec<String>) {
     }
 }
 
-fn result(path: &Path) -> Result<Option<LoadResult>, String> {
-    let bytes = match bounded(path, RESULT_BYTES_MAX) {
-        Ok((bytes, _)) => bytes,
+fn result(repeat: &RepeatFolder) -> Result<Option<LoadResult>, String> {
+    let result = match repeat.result() {
+        Ok(result) => result,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let result: LoadResult = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     if result.version != RESULT_VERSION {
         return Err(format!("version {}, this program knows {RESULT_VERSION}", result.version));
     }
     Ok(Some(result))
-}
-
-/// Folders `<load>/<point>/<repeat>` with their names relative to `root`.
-fn repeats(root: &Path) -> Vec<(String, PathBuf)> {
-    let loads = subfolders(root, "");
-    let points = loads.iter().flat_map(|(name, folder)| subfolders(folder, name));
-    let points: Vec<_> = points.collect();
-    points.iter().flat_map(|(name, folder)| subfolders(folder, name)).collect()
-}
-
-fn subfolders(folder: &Path, name: &str) -> Vec<(String, PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let mut found: Vec<(String, PathBuf)> = entries
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| {
-            let own = entry.file_name().to_string_lossy().into_owned();
-            let name = if name.is_empty() { own } else { format!("{name}/{own}") };
-            (name, entry.path())
-        })
-        .collect();
-    found.sort();
-    found
 }
 
 /// Figures of every node over `window`, or over the whole run where a node has less than two
@@ -153,18 +147,17 @@ pub(super) fn nodes(
     window: Option<Window>,
     warnings: &mut Vec<String>,
 ) -> (Vec<NodeResources>, Option<Window>) {
-    let folders: BTreeMap<String, PathBuf> = run.node_folders().into_iter().collect();
-    let asked = record.job.components.iter().flatten();
-    let names: BTreeSet<&String> = asked.chain(folders.keys()).collect();
+    let found = run.files().nodes();
+    let allocated = record.job.components.iter().flatten().map(String::as_str);
+    let names: BTreeSet<&str> = allocated.chain(found.iter().map(NodeFolder::name)).collect();
     let mut recordings = BTreeMap::new();
     for name in names {
-        let path = run.path().join(file::NODES).join(name).join(file::SAMPLES);
-        match recording(&path) {
+        match read::recording(&run.files().node(name).samples_path(), SAMPLES_BYTES_MAX) {
             Ok((recording, cut)) => {
                 tell(name, &recording, cut, life, warnings);
-                recordings.insert(name.clone(), recording);
+                recordings.insert(name.to_owned(), recording);
             }
-            Err(reason) => warnings.push(format!("node {name}: no samples: {reason}")),
+            Err(error) => warnings.push(format!("node {name}: no samples: {error}")),
         }
     }
     let figures = |window: Option<Window>| -> Vec<NodeResources> {
@@ -186,12 +179,6 @@ pub(super) fn nodes(
         warnings.push(format!("node {}: {} of {ticks} samples are missing", node.node, node.gaps));
     }
     (nodes, window)
-}
-
-/// A node's samples, and whether there are more than were read.
-fn recording(path: &Path) -> Result<(Recording, bool), String> {
-    let (bytes, cut) = bounded(path, SAMPLES_BYTES_MAX).map_err(|error| error.to_string())?;
-    samples::read(&bytes).map(|recording| (recording, cut)).map_err(|error| error.to_string())
 }
 
 /// What a recording says about its own end and about the node.
@@ -232,18 +219,6 @@ fn oom_kills(recording: &Recording) -> BTreeMap<String, u64> {
         }
     }
     kills
-}
-
-/// Reads a regular file up to a bound; the flag says that there is more.
-fn bounded(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
-    if fs::metadata(path)?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    let cut = bytes.len() as u64 > bytes_max;
-    bytes.truncate(usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    Ok((bytes, cut))
 }
 
 fn listed(ranks: &[u32]) -> String {

@@ -1,18 +1,17 @@
 //! A result that no leader wrote, because the coordinator or all workers were lost: the load
 //! generator makes it again from the workers' files (`aifb-loadgen merge`).
 
-use std::path::Path;
-
+use aifb_runfolder::RepeatFolder;
 use aifb_schema::{control::LoadPlan, names::exit, result::LoadResult};
 
 use crate::{programs, slurm::runner::Call, store::RunFolder};
 
-/// Makes the result of the repeat `<load>/p<point>/r<repeat>` from what is in `folder`.
+/// Makes the result of a repeat from what is in its folder.
 ///
 /// # Errors
 /// Why it cannot be made.
-pub(crate) fn rebuild(run: &RunFolder, folder: &Path, name: &str) -> Result<LoadResult, String> {
-    let plan = plan(run, folder, name)?;
+pub(crate) fn rebuild(run: &RunFolder, repeat: &RepeatFolder) -> Result<LoadResult, String> {
+    let plan = plan(run, repeat)?;
     let input = serde_json::to_vec(&plan).map_err(|error| error.to_string())?;
     let program = programs::find(programs::LOADGEN).map_err(|error| error.text)?;
     let answer =
@@ -25,34 +24,25 @@ pub(crate) fn rebuild(run: &RunFolder, folder: &Path, name: &str) -> Result<Load
 
 /// The plan as the recipe has it. What only a running load needs is left out: the merge opens no
 /// connection.
-fn plan(run: &RunFolder, folder: &Path, name: &str) -> Result<LoadPlan, String> {
-    let mut parts = name.split('/');
-    let (load, point, repeat) =
-        (parts.next(), number(parts.next(), 'p'), number(parts.next(), 'r'));
-    let (Some(load), Some(point), Some(repeat)) = (load, point, repeat) else {
-        return Err(format!("'{name}' is no <load>/p<point>/r<repeat>"));
-    };
+fn plan(run: &RunFolder, repeat: &RepeatFolder) -> Result<LoadPlan, String> {
+    let (load, point) = (repeat.load(), repeat.point());
     let resolved = run.resolved().map_err(|error| error.text)?;
     let chosen = resolved.point(usize::try_from(point).unwrap_or(usize::MAX))?;
     let load = chosen.recipe.load.into_iter().find(|one| one.name.as_str() == load);
     Ok(LoadPlan {
         run_id: run.record().map_err(|error| error.text)?.run_id,
-        folder: folder.to_string_lossy().into_owned(),
-        load: load.ok_or_else(|| format!("the recipe has no load for '{name}'"))?,
+        folder: repeat.path().to_string_lossy().into_owned(),
+        load: load.ok_or_else(|| format!("the recipe has no load '{}'", repeat.load()))?,
         point,
         settings: chosen.settings,
-        repeat,
+        repeat: repeat.repeat(),
         // The workers' records know it.
         size: 0,
         rank: None,
-        endpoints: run.endpoints(),
+        endpoints: run.files().endpoints(),
         model: None,
         secrets: std::collections::BTreeMap::new(),
     })
-}
-
-fn number(part: Option<&str>, letter: char) -> Option<u32> {
-    part?.strip_prefix(letter)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -66,16 +56,13 @@ mod tests {
         let (_, folder) = fixture::all().into_iter().next().unwrap();
         folder.write(temporary.path());
         let run = RunFolder::open(temporary.path()).unwrap();
-        let found = plan(&run, Path::new("/x"), "chat/p0/r3").unwrap();
+        let found = plan(&run, &run.files().repeat("chat", 0, 3)).unwrap();
         assert_eq!((found.load.name.as_str(), found.point, found.repeat), ("chat", 0, 3));
+        assert!(found.folder.ends_with("load/chat/p0/r3"));
         assert_eq!(found.load.seed, 42, "the run's overrides hold");
-        for (name, reason) in [
-            ("chat", "is no <load>"),
-            ("chat/0/r0", "is no <load>"),
-            ("chat/p1/r0", "has no point 1"),
-            ("other/p0/r0", "has no load"),
-        ] {
-            assert!(plan(&run, Path::new("/x"), name).unwrap_err().contains(reason), "{name}");
+        for (load, point, reason) in [("chat", 1, "has no point 1"), ("other", 0, "has no load")] {
+            let repeat = run.files().repeat(load, point, 0);
+            assert!(plan(&run, &repeat).unwrap_err().contains(reason), "{repeat}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use aifb_runfolder::{RepeatFolder, worker};
 use aifb_schema::{
     names::exit,
     result::{LoadResult, Report, Window},
@@ -35,7 +36,7 @@ fn report_of(name: &str) -> Report {
 }
 
 /// Where the workers left nothing that helps.
-fn nothing(_folder: &Path, _name: &str) -> Result<LoadResult, String> {
+fn nothing(_repeat: &RepeatFolder) -> Result<LoadResult, String> {
     Err("there is no record of any worker".into())
 }
 
@@ -142,6 +143,7 @@ fn a_failed_service_with_torn_and_missing_files() {
     for part in [
         "service llm: asked for n2, runs on n1",
         "recipe: the time limit is short",
+        "events.jsonl: its last line is torn (15 bytes)",
         "node n1: its samples end without an end mark, and with ",
         "node n1, step 0: out of memory: the kernel killed 2 processes",
         "node n2: no samples: No such file or directory",
@@ -187,9 +189,9 @@ fn a_run_that_goes_on_misses_nothing_yet() {
 #[test]
 fn a_result_that_was_never_written_is_made_from_the_workers_files() {
     let (_temporary, run) = made("coordinator-lost");
-    let rebuild = |folder: &Path, name: &str| {
-        assert!(folder.join("worker-0.hdr").is_file());
-        assert_eq!(name, "chat/p0/r0");
+    let rebuild = |repeat: &RepeatFolder| {
+        assert!(worker::checkpoint(repeat.path(), 0).is_file());
+        assert_eq!(repeat.to_string(), "chat/p0/r0");
         Ok(LoadResult { complete: false, ..report_of("complete").results[0].clone() })
     };
     let report = build(&run, run.record().unwrap(), &Life::Over, &rebuild);

@@ -8,6 +8,7 @@
 )]
 
 mod bad_recipes;
+mod install;
 mod logs;
 mod old_runs;
 mod programs;

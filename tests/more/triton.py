@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """triton.py HTTP_PORT GRPC_PORT METRICS_PORT: NVIDIA's Triton with three small models.
 
-Run by the Python of an environment that has nvidia-pytriton (tests/more/prepare triton). Models:
+Run by the Python of an environment that has nvidia-pytriton (tests/more/pytriton). Models:
 `ident` gives back what it got; `gen` is decoupled and gives `max_tokens` texts for one request, or
 breaks off with an error after three where the text says so; `count` says what `gen` and `ident`
 were asked and gave.

@@ -1,14 +1,17 @@
 //! The words that the parts of aifb share: recipe, snapshot, run-folder records, results,
 //! control messages and names.
 //!
-//! No I/O and no clock here. With default features off only [`names`] is left, so that the
-//! plugin has no dependency.
+//! No I/O and no clock here. With default features off only [`names`] and [`launch_status`] are
+//! left, so that the plugin has no dependency.
 #![forbid(unsafe_code)]
 
+pub mod launch_status;
 pub mod names;
 
 #[cfg(feature = "full")]
 pub mod control;
+#[cfg(feature = "full")]
+pub mod error;
 #[cfg(feature = "full")]
 pub mod gateway;
 #[cfg(feature = "full")]

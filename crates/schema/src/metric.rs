@@ -148,7 +148,7 @@ families! {
 
     STEP_CPU = "step_cpu_seconds_total", Counter, Some("seconds"),
         ["step", "role", "source", "mode"],
-        "CPU time of a step of the job on this node.";
+        "CPU time of a step of the job on this node, without slurmstepd's.";
     STEP_MEMORY = "step_memory_bytes", Gauge, Some("bytes"), ["step", "role", "kind"],
         "Memory charged to a step on this node: current (page cache included), anonymous, file, limit.";
     STEP_MEMORY_PEAK = "step_memory_peak_bytes", Gauge, Some("bytes"), ["step", "role"],

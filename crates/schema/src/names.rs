@@ -126,6 +126,10 @@ pub mod file {
     pub const RESULT: &str = "result.json";
     /// A load's seconds, a line each, beside its result.
     pub const SERIES: &str = "series.jsonl";
+    /// The report for programs.
+    pub const REPORT_JSON: &str = "report.json";
+    /// The report for people.
+    pub const REPORT_TEXT: &str = "report.txt";
 }
 
 /// Exit codes of all our programs (docs/reference/exit-codes.md).
@@ -144,8 +148,6 @@ pub mod exit {
     pub const INCOMPLETE: i32 = 5;
     /// A verdict says not to believe the result (only with `--strict`).
     pub const UNBELIEVABLE: i32 = 6;
-    /// `compare` found a regression.
-    pub const REGRESSION: i32 = 7;
     /// Interrupted by SIGINT.
     pub const INTERRUPTED: i32 = 130;
     /// Ended by SIGTERM.
@@ -157,6 +159,8 @@ pub mod limit {
     /// Bytes of a recipe file. The largest example has 3 KiB; Slurm keeps the snapshot in the
     /// controller's memory for each job, so it must stay small.
     pub const RECIPE_BYTES: u64 = 64 * 1024;
+    /// Bytes of `recipe.resolved.json`, which holds a recipe twice with the presets that it uses.
+    pub const RESOLVED_BYTES: u64 = 16 << 20;
     /// Bytes of the encoded snapshot: Slurm loses a variable of 128 KiB in silence and sends
     /// each one in every prolog and kill message.
     pub const SNAPSHOT_BYTES: usize = 16 * 1024;

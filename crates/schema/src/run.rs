@@ -354,12 +354,6 @@ impl Endpoint {
     }
 }
 
-/// Folder of one repeat of a load, relative to the run folder: `load/<name>/p<point>/r<repeat>`.
-#[must_use]
-pub fn repeat_folder(load: &str, point: u32, repeat: u32) -> String {
-    format!("{}/{load}/p{point}/r{repeat}", crate::names::file::LOAD)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

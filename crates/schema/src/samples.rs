@@ -15,6 +15,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::FormatError;
+
 /// First bytes of the file: name and version.
 pub const MAGIC: &[u8; 8] = b"AIFBSMP1";
 
@@ -73,11 +75,6 @@ pub struct Recording {
     /// Bytes at the end that are no whole frame.
     pub torn_bytes: usize,
 }
-
-/// Not a file of samples.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a samples file of this version (expected it to start with AIFBSMP1)")]
-pub struct NotSamples;
 
 impl Frame {
     /// Appends the framed form to `out`.
@@ -171,8 +168,8 @@ impl Reader<'_> {
 ///
 /// # Errors
 /// If it does not start with [`MAGIC`].
-pub fn read(bytes: &[u8]) -> Result<Recording, NotSamples> {
-    let mut rest = bytes.strip_prefix(MAGIC).ok_or(NotSamples)?;
+pub fn read(bytes: &[u8]) -> Result<Recording, FormatError> {
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or(FormatError::Samples)?;
     let mut recording = Recording::default();
     while let Some((frame, after)) = next_frame(rest) {
         match frame {

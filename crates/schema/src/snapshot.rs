@@ -11,7 +11,10 @@ use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::names::{PROTOCOL, limit};
+use crate::{
+    error::FormatError,
+    names::{PROTOCOL, limit},
+};
 
 /// Prefix and version of the encoded form.
 const PREFIX: &str = "aifb1:";
@@ -53,41 +56,20 @@ pub struct Snapshot {
     pub wait: Wait,
 }
 
-/// Why a snapshot cannot be made or used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// It does not start as a snapshot of this version does.
-    #[error("not a snapshot of this version of aifb (expected '{PREFIX}…')")]
-    Prefix,
-    /// Too large when encoded.
-    #[error("recipe and options take {0} bytes when packed; at most {max} fit a job's environment", max = limit::SNAPSHOT_BYTES)]
-    TooLarge(usize),
-    /// The text is not base64.
-    #[error("damaged snapshot: not base64")]
-    Base64(#[source] base64::DecodeError),
-    /// The compressed data is damaged or unpacks to too much.
-    #[error("damaged snapshot: cannot be unpacked")]
-    Unpack(#[source] std::io::Error),
-    /// The JSON inside is not a snapshot.
-    #[error("damaged snapshot: not the expected content")]
-    Json(#[source] serde_json::Error),
-    /// Written by another major version.
-    #[error("snapshot has protocol {0}, this program speaks {PROTOCOL}")]
-    Protocol(u32),
-    /// The recipe does not match its checksum.
-    #[error("damaged snapshot: the recipe does not match its SHA-256")]
-    Checksum,
-}
-
 /// SHA-256 as 64 hexadecimal digits.
 #[must_use]
 pub fn sha256_hex(data: &[u8]) -> String {
+    hex(&Sha256::digest(data))
+}
+
+/// Bytes as hexadecimal digits, two for each.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(data).iter().fold(String::new(), |mut hex, byte| {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
+        let _infallible = write!(text, "{byte:02x}");
+        text
     })
 }
 
@@ -95,15 +77,15 @@ impl Snapshot {
     /// The one-line form.
     ///
     /// # Errors
-    /// [`SnapshotError::TooLarge`] when it would not fit.
-    pub fn encode(&self) -> Result<String, SnapshotError> {
-        let json = serde_json::to_vec(self).map_err(SnapshotError::Json)?;
+    /// [`FormatError::TooLarge`] when it would not fit.
+    pub fn encode(&self) -> Result<String, FormatError> {
+        let json = serde_json::to_vec(self).map_err(FormatError::Json)?;
         let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
-        packer.write_all(&json).map_err(SnapshotError::Unpack)?;
-        let packed = packer.finish().map_err(SnapshotError::Unpack)?;
+        packer.write_all(&json).map_err(FormatError::Unpack)?;
+        let packed = packer.finish().map_err(FormatError::Unpack)?;
         let line = format!("{PREFIX}{}", STANDARD_NO_PAD.encode(packed));
         if line.len() > limit::SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge(line.len()));
+            return Err(FormatError::TooLarge(line.len()));
         }
         Ok(line)
     }
@@ -112,23 +94,23 @@ impl Snapshot {
     ///
     /// # Errors
     /// Each way in which it can be damaged or forged.
-    pub fn decode(line: &str) -> Result<Self, SnapshotError> {
+    pub fn decode(line: &str) -> Result<Self, FormatError> {
         if line.len() > limit::SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge(line.len()));
+            return Err(FormatError::TooLarge(line.len()));
         }
-        let body = line.trim_end().strip_prefix(PREFIX).ok_or(SnapshotError::Prefix)?;
-        let packed = STANDARD_NO_PAD.decode(body).map_err(SnapshotError::Base64)?;
+        let body = line.trim_end().strip_prefix(PREFIX).ok_or(FormatError::Prefix)?;
+        let packed = STANDARD_NO_PAD.decode(body).map_err(FormatError::Base64)?;
         let mut json = Vec::new();
         ZlibDecoder::new(packed.as_slice())
             .take(UNPACKED_BYTES)
             .read_to_end(&mut json)
-            .map_err(SnapshotError::Unpack)?;
-        let snapshot: Self = serde_json::from_slice(&json).map_err(SnapshotError::Json)?;
+            .map_err(FormatError::Unpack)?;
+        let snapshot: Self = serde_json::from_slice(&json).map_err(FormatError::Json)?;
         if snapshot.protocol != PROTOCOL {
-            return Err(SnapshotError::Protocol(snapshot.protocol));
+            return Err(FormatError::Protocol(snapshot.protocol));
         }
         if sha256_hex(snapshot.recipe.as_bytes()) != snapshot.sha256 {
-            return Err(SnapshotError::Checksum);
+            return Err(FormatError::Checksum);
         }
         Ok(snapshot)
     }
@@ -163,7 +145,7 @@ mod tests {
         let mut forged = sample("aifb: 1\n");
         forged.recipe.push(' ');
         let line = forged.encode().unwrap();
-        assert!(matches!(Snapshot::decode(&line), Err(SnapshotError::Checksum)));
+        assert!(matches!(Snapshot::decode(&line), Err(FormatError::Checksum)));
         for line in ["", "aifb1:", "aifb1:!!!!", "aifb1:AAAA", "aifb2:AAAA", "aifb1:é"] {
             assert!(Snapshot::decode(line).is_err(), "{line}");
         }
@@ -175,7 +157,7 @@ mod tests {
         packer.write_all(&vec![b' '; 10_000_000]).unwrap();
         let line = format!("{PREFIX}{}", STANDARD_NO_PAD.encode(packer.finish().unwrap()));
         assert!(line.len() < limit::SNAPSHOT_BYTES);
-        assert!(matches!(Snapshot::decode(&line), Err(SnapshotError::Json(_))));
+        assert!(matches!(Snapshot::decode(&line), Err(FormatError::Json(_))));
     }
 
     #[test]
@@ -189,6 +171,6 @@ mod tests {
                 char::from(b'!' + (state % 64) as u8)
             })
             .collect();
-        assert!(matches!(sample(&noise).encode(), Err(SnapshotError::TooLarge(_))));
+        assert!(matches!(sample(&noise).encode(), Err(FormatError::TooLarge(_))));
     }
 }

@@ -1,15 +1,16 @@
 //! Instants as people and logs write them.
 //!
-//! Calendar arithmetic after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms"
-//! (proleptic Gregorian calendar); the text form is RFC 3339.
+//! The text form is RFC 3339.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use time::{
+    Date, Month, OffsetDateTime, PrimitiveDateTime, Time, format_description::well_known::Rfc3339,
+};
 
-/// Nanoseconds in a second.
-const SECOND: u64 = 1_000_000_000;
+use crate::error::ValueError;
 
 /// A date and a time of day, without a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,51 +30,24 @@ pub struct Civil {
 }
 
 impl Civil {
-    /// Seconds since 1970 if it is in UTC; absent when a field is out of its range. The 31st of
-    /// a shorter month is the first of the next.
+    /// Seconds since 1970 if it is in UTC; absent when a field is out of its range, or before 1970.
     #[must_use]
     pub fn epoch_s(self) -> Option<i64> {
         let Self { year, month, day, hour, minute, second } = self;
-        let fits = (1..=12).contains(&month)
-            && (1..=31).contains(&day)
-            && hour < 24
-            && minute < 60
-            && second <= 60
-            && (1970..=9999).contains(&year);
-        if !fits {
-            return None;
-        }
-        let year = if month <= 2 { year - 1 } else { year };
-        let era = year.div_euclid(400);
-        let of_era = year.rem_euclid(400);
-        let of_year = (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5
-            + i64::from(day)
-            - 1;
-        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-        Some(days * 86_400 + i64::from(hour * 3600 + minute * 60 + second))
+        let small = |value: u32| u8::try_from(value).ok();
+        let leap = u32::from(second == 60);
+        let month = Month::try_from(small(month)?).ok()?;
+        let date = Date::from_calendar_date(i32::try_from(year).ok()?, month, small(day)?).ok()?;
+        let time = Time::from_hms(small(hour)?, small(minute)?, small(second - leap)?).ok()?;
+        let epoch_s = PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
+        (epoch_s >= 0).then_some(epoch_s + i64::from(leap))
     }
+}
 
-    /// The inverse of [`Self::epoch_s`].
-    #[must_use]
-    pub fn of_epoch_s(epoch_s: i64) -> Self {
-        let small = |value: i64| u32::try_from(value).unwrap_or(0);
-        let (days, of_day) = (epoch_s.div_euclid(86_400), epoch_s.rem_euclid(86_400));
-        let days = days + 719_468;
-        let era = days.div_euclid(146_097);
-        let of_era = days.rem_euclid(146_097);
-        let years = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * years + years / 4 - years / 100);
-        let shifted = (5 * of_year + 2) / 153;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        Self {
-            year: years + era * 400 + i64::from(month <= 2),
-            month: small(month),
-            day: small(of_year - (153 * shifted + 2) / 5 + 1),
-            hour: small(of_day / 3600),
-            minute: small(of_day / 60 % 60),
-            second: small(of_day % 60),
-        }
-    }
+/// The year in which an instant is, in UTC; 1970 for one that is out of range.
+#[must_use]
+pub fn year_of(epoch_s: i64) -> i64 {
+    OffsetDateTime::from_unix_timestamp(epoch_s).map_or(1970, |at| at.year().into())
 }
 
 /// An instant, written as RFC 3339 has it: `2026-12-31T00:00:00Z`, `2026-12-31T01:00:00+01:00`.
@@ -84,77 +58,30 @@ pub struct When {
     pub epoch_ns: u64,
 }
 
-/// A text that is no instant.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid time '{0}': expected a date and a time such as 2026-12-31T00:00:00Z")]
-pub struct WhenError(String);
-
 impl FromStr for When {
-    type Err = WhenError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, WhenError> {
-        parse(text.trim()).ok_or_else(|| WhenError(text.chars().take(64).collect()))
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        parse(text.trim()).ok_or_else(|| {
+            let text: String = text.chars().take(64).collect();
+            ValueError(format!(
+                "invalid time '{text}': expected a date and a time such as 2026-12-31T00:00:00Z"
+            ))
+        })
     }
 }
 
 fn parse(text: &str) -> Option<When> {
-    let (date, rest) = text.split_at_checked(10)?;
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let (time, rest) = rest.split_at_checked(8)?;
-    let civil = Civil {
-        year: number(date.get(..4)?)?.into(),
-        month: number(date.get(5..7)?)?,
-        day: number(date.get(8..)?)?,
-        hour: number(time.get(..2)?)?,
-        minute: number(time.get(3..5)?)?,
-        second: number(time.get(6..)?)?,
-    };
-    let marks = [date.get(4..5)?, date.get(7..8)?, time.get(2..3)?, time.get(5..6)?];
-    if marks != ["-", "-", ":", ":"] {
-        return None;
-    }
-    let (fraction, zone) = match rest.strip_prefix('.') {
-        None => (0, rest),
-        Some(rest) => {
-            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            let (digits, zone) = rest.split_at(end);
-            (number(&format!("{digits:0<9.9}"))?, zone)
-        }
-    };
-    let epoch_s = civil.epoch_s()? - offset_s(zone)?;
-    let whole = u64::try_from(epoch_s).ok()?.checked_mul(SECOND)?;
-    Some(When { epoch_ns: whole + u64::from(fraction) })
-}
-
-fn number(digits: &str) -> Option<u32> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-/// Seconds east of Greenwich.
-fn offset_s(zone: &str) -> Option<i64> {
-    if matches!(zone, "" | "Z" | "z") {
-        return Some(0);
-    }
-    let (sign, rest) = zone.split_at_checked(1)?;
-    let (hours, minutes) = rest.split_once(':')?;
-    let seconds = i64::from(number(hours)?) * 3600 + i64::from(number(minutes)?) * 60;
-    match sign {
-        "+" => Some(seconds),
-        "-" => Some(-seconds),
-        _ => None,
-    }
+    let at = OffsetDateTime::parse(text, &Rfc3339)
+        .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));
+    let epoch_ns = u64::try_from(at.ok()?.unix_timestamp_nanos()).ok()?;
+    Some(When { epoch_ns })
 }
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, fraction) = (self.epoch_ns / SECOND, self.epoch_ns % SECOND);
-        let Civil { year, month, day, hour, minute, second } =
-            Civil::of_epoch_s(i64::try_from(whole).unwrap_or(i64::MAX));
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
-        if fraction > 0 {
-            write!(f, ".{fraction:09}")?;
-        }
-        f.write_str("Z")
+        let at = OffsetDateTime::from_unix_timestamp_nanos(self.epoch_ns.into());
+        f.write_str(&at.map_err(|_| fmt::Error)?.format(&Rfc3339).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -188,6 +115,9 @@ impl JsonSchema for When {
 mod tests {
     use super::*;
 
+    /// Nanoseconds in a second.
+    const SECOND: u64 = 1_000_000_000;
+
     #[test]
     fn instants_are_read_and_written() {
         for (text, epoch_ns, written) in [
@@ -195,7 +125,7 @@ mod tests {
             ("2026-12-31T00:00:00Z", 1_798_675_200 * SECOND, "2026-12-31T00:00:00Z"),
             ("2026-12-31 01:00:00+01:00", 1_798_675_200 * SECOND, "2026-12-31T00:00:00Z"),
             ("2024-02-29T23:59:59", 1_709_251_199 * SECOND, "2024-02-29T23:59:59Z"),
-            ("1970-01-01T00:00:01.5Z", 1_500_000_000, "1970-01-01T00:00:01.500000000Z"),
+            ("1970-01-01T00:00:01.5Z", 1_500_000_000, "1970-01-01T00:00:01.5Z"),
         ] {
             let when: When = text.parse().unwrap();
             assert_eq!((when.epoch_ns, when.to_string()), (epoch_ns, written.into()), "{text}");
@@ -207,9 +137,18 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar_goes_both_ways() {
-        for epoch_s in (0..8_000_000_000).step_by(86_399 * 97) {
-            assert_eq!(Civil::of_epoch_s(epoch_s).epoch_s(), Some(epoch_s));
+    fn fields_become_seconds() {
+        let of = |year, month, day, second| {
+            Civil { year, month, day, hour: 23, minute: 59, second }.epoch_s()
+        };
+        assert_eq!(of(2024, 2, 29, 59), Some(1_709_251_199));
+        // A leap second is the first second of the next minute.
+        assert_eq!(of(2016, 12, 31, 60), Some(1_483_228_800));
+        for (year, month, day, second) in
+            [(2023, 2, 29, 0), (2024, 13, 1, 0), (2024, 1, 0, 0), (2024, 1, 1, 61), (1969, 1, 1, 0)]
+        {
+            assert_eq!(of(year, month, day, second), None, "{year}-{month}-{day}");
         }
+        assert_eq!(year_of(1_709_251_199), 2024);
     }
 }

@@ -5,12 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::names::limit;
-
-/// A text that is not the quantity it should be; says what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct UnitError(String);
+use crate::{error::ValueError, names::limit};
 
 /// A length of time, written as number and unit: `250ms`, `30s`, `5m`, `1h`; sums as `1m30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,11 +34,11 @@ impl Rate {
     ///
     /// # Errors
     /// If it is not finite or not above zero.
-    pub fn per_second(per_second: f64) -> Result<Self, UnitError> {
+    pub fn per_second(per_second: f64) -> Result<Self, ValueError> {
         if per_second.is_finite() && per_second > 0.0 && per_second <= 1e9 {
             Ok(Self(per_second))
         } else {
-            Err(UnitError(format!(
+            Err(ValueError(format!(
                 "rate {per_second}/s is out of range: expected 0 < rate <= 1e9/s"
             )))
         }
@@ -111,11 +106,11 @@ impl Span {
 const SPAN_MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
 impl FromStr for Span {
-    type Err = UnitError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = || {
-            UnitError(format!(
+            ValueError(format!(
                 "invalid duration '{text}': expected a number with a unit, such as 250ms, 30s, 5m, 1h or 1m30s"
             ))
         };
@@ -143,7 +138,7 @@ impl FromStr for Span {
         }
         let span = Duration::try_from_secs_f64(total).map_err(|_| wrong())?;
         if span > SPAN_MAX {
-            return Err(UnitError(format!("duration '{text}' is too long: at most 100d")));
+            return Err(ValueError(format!("duration '{text}' is too long: at most 100d")));
         }
         Ok(Self(span))
     }
@@ -169,11 +164,11 @@ impl fmt::Display for Span {
 }
 
 impl FromStr for Size {
-    type Err = UnitError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = || {
-            UnitError(format!(
+            ValueError(format!(
                 "invalid size '{text}': expected a number with an optional unit, such as 512MiB, 64GiB or 10MB"
             ))
         };
@@ -192,7 +187,7 @@ impl FromStr for Size {
         };
         let bytes = number * scale;
         if bytes > 9.0e15 {
-            return Err(UnitError(format!("size '{text}' is too large: at most 8192TiB")));
+            return Err(ValueError(format!("size '{text}' is too large: at most 8192TiB")));
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -217,11 +212,11 @@ impl fmt::Display for Size {
 }
 
 impl FromStr for Rate {
-    type Err = UnitError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = || {
-            UnitError(format!(
+            ValueError(format!(
                 "invalid rate '{text}': expected events per time, such as 20/s, 0.5/s or 600/m"
             ))
         };
@@ -243,11 +238,11 @@ impl fmt::Display for Rate {
 }
 
 impl FromStr for Share {
-    type Err = UnitError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let shown = || text.chars().take(80).collect::<String>().escape_debug().to_string();
-        let wrong = || UnitError(format!("invalid share '{}': expected 3% or 0.03", shown()));
+        let wrong = || ValueError(format!("invalid share '{}': expected 3% or 0.03", shown()));
         let (number, rest) = split_number(text.trim()).ok_or_else(wrong)?;
         let share = match rest.trim() {
             "%" => number / 100.0,
@@ -257,7 +252,7 @@ impl FromStr for Share {
         if share > 0.0 && share <= 1.0 {
             Ok(Self(share))
         } else {
-            Err(UnitError(format!("share '{}' is out of range: above 0% to 100%", shown())))
+            Err(ValueError(format!("share '{}' is out of range: above 0% to 100%", shown())))
         }
     }
 }
@@ -270,9 +265,9 @@ impl fmt::Display for Share {
 }
 
 impl FromStr for Name {
-    type Err = UnitError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut bytes = text.bytes();
         let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let ok = bytes.next().is_some_and(lower)
@@ -281,7 +276,7 @@ impl FromStr for Name {
         if ok {
             Ok(Self(text.to_owned()))
         } else {
-            Err(UnitError(format!(
+            Err(ValueError(format!(
                 "invalid name '{}': expected 1 to 63 lower-case letters, digits and '-', starting with a letter or digit",
                 text.chars().take(80).collect::<String>().escape_debug()
             )))
@@ -345,7 +340,7 @@ struct TextVisitor<T> {
     of: std::marker::PhantomData<T>,
 }
 
-impl<T: FromStr<Err = UnitError>> de::Visitor<'_> for TextVisitor<T> {
+impl<T: FromStr<Err = ValueError>> de::Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

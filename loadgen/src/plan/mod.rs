@@ -14,7 +14,10 @@ mod trace;
 
 use std::sync::Arc;
 
-use aifb_schema::recipe::{Arrival, Load, Measure};
+use aifb_schema::{
+    recipe::{Arrival, Load, Measure},
+    snapshot::hex,
+};
 use sha2::{Digest, Sha256};
 
 pub(crate) use ask::Ask;
@@ -310,16 +313,6 @@ fn hash(sends: &Sends, measure_start: u64, measure_end: Option<u64>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "at most 1e8 arrivals")]
 fn float(count: usize) -> f64 {
     count as f64
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ignored = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

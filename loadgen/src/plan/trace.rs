@@ -12,10 +12,11 @@ use std::{
     path::Path,
 };
 
+use aifb_schema::snapshot::hex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{ARRIVALS_MAX, Phase, hex};
+use super::{ARRIVALS_MAX, Phase};
 use crate::error::Fatal;
 
 /// Largest file that is read: the longest public traces have 400 MB.

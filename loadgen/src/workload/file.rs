@@ -13,7 +13,10 @@ use std::{
     io::{BufRead, BufReader, Read},
 };
 
-use aifb_schema::recipe::{Dataset, DatasetKind, LENGTH_MAX};
+use aifb_schema::{
+    recipe::{Dataset, DatasetKind, LENGTH_MAX},
+    snapshot::hex,
+};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{
@@ -23,7 +26,7 @@ use serde::{
 use sha2::{Digest, Sha256};
 
 use super::{Role, tokens::Tokens};
-use crate::{error::Fatal, plan::hex};
+use crate::error::Fatal;
 
 /// Largest file: ShareGPT has 700 MB.
 const FILE_BYTES_MAX: u64 = 4 << 30;

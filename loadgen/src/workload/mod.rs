@@ -15,14 +15,17 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use aifb_schema::recipe::{Dataset, DatasetKind, Load, Think};
+use aifb_schema::{
+    recipe::{Dataset, DatasetKind, Load, Think},
+    snapshot::hex,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::{
     error::Fatal,
-    plan::{Ask, Pause, Phase, Trace, WorkerPlan, hex},
+    plan::{Ask, Pause, Phase, Trace, WorkerPlan},
     record::checkpoint::WorkloadRecord,
 };
 use file::{Entries, Entry};

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use aifb_schema::snapshot::hex;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use super::words::WORDS;
-use crate::{error::Fatal, plan::hex};
+use crate::error::Fatal;
 
 /// Largest tokenizer file: those of the largest vocabularies have 35 MB.
 const FILE_BYTES_MAX: u64 = 256 << 20;

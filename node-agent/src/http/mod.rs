@@ -1,5 +1,6 @@
 //! HTTP: the blocking client of the threads that send to others, and connections that others open.
 
+pub(crate) mod accept;
 pub(crate) mod accepted;
 pub(crate) mod tls;
 

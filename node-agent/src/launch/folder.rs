@@ -10,10 +10,10 @@ use std::{
 use aifb_schema::{
     names::file,
     recipe::Resolved,
-    run::{Event, Failure, Owner, RunRecord},
+    run::{Failure, Owner, RunRecord},
 };
 
-use crate::clock;
+use crate::event;
 
 /// A run folder of ours.
 #[derive(Debug)]
@@ -114,16 +114,7 @@ impl RunFolder {
         subject: &str,
         message: &str,
     ) -> io::Result<()> {
-        let event = Event {
-            epoch_ns: clock::epoch_ns(),
-            mono_ns: clock::mono_ns(),
-            node: node.to_owned(),
-            kind: kind.to_owned(),
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-            fields: std::collections::BTreeMap::new(),
-        };
-        let mut line = serde_json::to_vec(&event)?;
+        let mut line = serde_json::to_vec(&event::now(node, kind, subject, message))?;
         line.push(b'\n');
         let path = self.path.join(file::EVENTS);
         OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)

@@ -26,7 +26,7 @@ use aifb_schema::{
     names::{PROTOCOL, VERSION, env},
     recipe::{self, Recipe, Resolved},
     run::{Failure, Owner, RunRecord, State},
-    snapshot::{Snapshot, Wait},
+    snapshot::{Snapshot, Wait, hex},
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use rand::TryRng;
@@ -232,7 +232,7 @@ fn token() -> Result<String, Failure> {
     rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(|error| {
         Failure::new(Owner::Node, "launcher", format!("making the run's token: {error}"))
     })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
 impl Launch {

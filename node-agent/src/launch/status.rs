@@ -1,17 +1,17 @@
 //! Descriptor 3: what the caller learns, `KEY=VALUE\0` records, then `READY\0` or
 //! `FAILED <code> <text>\0`.
 
-use std::{fs::File, io::Write, os::fd::RawFd};
+use std::{fs::File, io::Write};
 
-use aifb_schema::run::Failure;
+use aifb_schema::{
+    launch_status::{READY_RECORD, STATUS_FD, failed_record, variable_record},
+    run::Failure,
+};
 
 use crate::{
     problem::{self, complain},
     sys,
 };
-
-/// Number of the descriptor.
-const STATUS_FD: RawFd = 3;
 
 /// The caller's end, until the answer is given.
 #[derive(Debug)]
@@ -30,14 +30,14 @@ impl Status {
 
     /// Gives a variable to the script.
     pub(crate) fn variable(&mut self, name: &str, value: &str) {
-        if !value.contains('\0') {
-            self.record(&format!("{name}={value}"));
+        if let Some(record) = variable_record(name, value) {
+            self.record(&record);
         }
     }
 
     /// The script may start; nothing follows.
     pub(crate) fn ready(&mut self) {
-        self.record("READY");
+        self.record(READY_RECORD);
         self.pipe = None;
     }
 
@@ -46,7 +46,7 @@ impl Status {
     pub(crate) fn failed(&mut self, failure: &Failure, run_dir: Option<&str>) {
         let text = format!("aifb: {}", Self::text(failure, run_dir));
         if self.heard {
-            self.record(&format!("FAILED {} {}", failure.exit_code, text.replace('\0', "?")));
+            self.record(&failed_record(failure.exit_code, &text));
             self.pipe = None;
         } else {
             complain(&text);
@@ -71,9 +71,9 @@ impl Status {
         }
     }
 
-    fn record(&mut self, text: &str) {
+    fn record(&mut self, record: &[u8]) {
         if let Some(pipe) = &mut self.pipe
-            && pipe.write_all(&[text.as_bytes(), b"\0"].concat()).is_err()
+            && pipe.write_all(record).is_err()
         {
             // Nobody listens any more; the run goes on.
             self.pipe = None;

@@ -21,7 +21,10 @@ use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{context::Context, coordinator::Handle, sampling::Sampling};
-use crate::{clock, http::accepted};
+use crate::{
+    clock,
+    http::{accept, accepted},
+};
 
 /// Connections at a time: two for each other agent of a thousand nodes, and some that look.
 const CONNECTIONS: usize = 4096;
@@ -136,12 +139,8 @@ impl Server {
 
 /// Whether an `Accept-Encoding` header takes gzip.
 fn accepts_gzip(header: &str) -> bool {
-    header.split(',').any(|choice| {
-        let mut parts = choice.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f64>().ok());
-        name.eq_ignore_ascii_case("gzip") && quality.unwrap_or(1.0) > 0.0
-    })
+    accept::choices(header)
+        .any(|choice| choice.name.eq_ignore_ascii_case("gzip") && choice.quality > 0.0)
 }
 
 /// Compressed with the least effort: names repeat, and the node's CPU belongs to the job.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use aifb_schema::metric::{self, Family, Kind};
 
 use super::table::SeriesInfo;
+use crate::http::accept;
 
 /// Media type of the answer in OpenMetrics.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,25 +28,16 @@ impl Shown {
 }
 
 /// Whether an `Accept` header prefers OpenMetrics 1.0 to plain text.
-pub(super) fn prefers_open_metrics(accept: &str) -> bool {
+pub(super) fn prefers_open_metrics(header: &str) -> bool {
     let mut open = 0.0;
     let mut text = 0.0;
-    for choice in accept.split(',') {
-        let mut parts = choice.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let (mut quality, mut version) = (1.0_f64, String::new());
-        for part in parts {
-            match part.split_once('=') {
-                Some(("q", value)) => quality = value.trim().parse().unwrap_or(0.0),
-                Some(("version", value)) => version = value.trim_matches('"').to_owned(),
-                _ => {}
+    for choice in accept::choices(header) {
+        let version = choice.parameter("version").unwrap_or_default();
+        match choice.name.to_ascii_lowercase().as_str() {
+            "application/openmetrics-text" if matches!(version, "" | "1.0.0") => {
+                open = choice.quality.max(open);
             }
-        }
-        match media.as_str() {
-            "application/openmetrics-text" if matches!(version.as_str(), "" | "1.0.0") => {
-                open = quality.max(open);
-            }
-            "text/plain" => text = quality.max(text),
+            "text/plain" => text = choice.quality.max(text),
             _ => {}
         }
     }

@@ -176,7 +176,13 @@ impl Cpu {
             stat: kept(&at, "cpuacct.stat"),
             split: Split::default(),
         });
-        v1.or_else(|| folders.v2("cpu.stat").map(|at| Self::V2 { stat: kept(&at, "cpu.stat") }))
+        v1.or_else(|| {
+            let at = folders.v2("cpu.stat")?;
+            // As in version 1 and in Slurm's accounting, slurmstepd is no part of its step.
+            let tasks = at.join("user");
+            let apart = folders.step.is_some() && tasks.is_dir();
+            Some(Self::V2 { stat: kept(if apart { &tasks } else { &at }, "cpu.stat") })
+        })
     }
 }
 

@@ -184,6 +184,11 @@ fn v2(node: &FakeNode, mount: &str, job: &str) {
             ],
         );
     }
+    // Of a step's CPU time its tasks' is shown, of its memory and I/O all.
+    for (step, usec) in [("/step_2", 3_500_000), ("/step_10", 2_750_000)] {
+        let stat = format!("usage_usec {usec}\nuser_usec {}\nsystem_usec 750000\n", usec - 750_000);
+        node.write(at(&format!("{step}/user/cpu.stat")), &stat);
+    }
     node.write(at("/step_2/slurm/cgroup.procs"), "40\n");
     node.write(at("/step_2/user/task_0/cgroup.procs"), "100\n101\n");
     node.write(at("/step_10/user/task_0/cgroup.procs"), "200\n");
@@ -196,10 +201,10 @@ const V2_VALUES: &str = "
     job_memory_bytes{kind=current} 4096
     job_memory_bytes{kind=file} 3000
     job_memory_peak_bytes{} 8192
-    step_cpu_seconds_total{step=10,role=client,source=cgroup,mode=system} 1
+    step_cpu_seconds_total{step=10,role=client,source=cgroup,mode=system} 0.75
     step_cpu_seconds_total{step=10,role=client,source=cgroup,mode=user} 2
-    step_cpu_seconds_total{step=2,role=service,source=cgroup,mode=system} 1
-    step_cpu_seconds_total{step=2,role=service,source=cgroup,mode=user} 3
+    step_cpu_seconds_total{step=2,role=service,source=cgroup,mode=system} 0.75
+    step_cpu_seconds_total{step=2,role=service,source=cgroup,mode=user} 2.75
     step_io_bytes_total{step=10,role=client,source=cgroup,op=read} 105
     step_io_bytes_total{step=10,role=client,source=cgroup,op=write} 7
     step_io_bytes_total{step=2,role=service,source=cgroup,op=read} 105

@@ -5,7 +5,7 @@
 //! no year), `I1127 12:00:00.123456` (klog: no year), `"ts":1795780800.5` (zap). A time without a
 //! zone is the node's own: containers have its `/etc/localtime`.
 
-use aifb_schema::time::Civil;
+use aifb_schema::time::{self, Civil};
 use memchr::{memchr, memmem};
 
 use crate::sys;
@@ -165,7 +165,7 @@ fn zone(rest: &[u8]) -> Option<i64> {
 }
 
 fn year_of(near_ns: u64) -> i64 {
-    Civil::of_epoch_s(i64::try_from(near_ns / SECOND).unwrap_or(0)).year
+    time::year_of(i64::try_from(near_ns / SECOND).unwrap_or(0))
 }
 
 /// Seconds since 1970 under the key `ts` of a JSON line.

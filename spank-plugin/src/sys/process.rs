@@ -12,6 +12,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use aifb_schema::launch_status::STATUS_FD;
+
 /// Where the child keeps its error pipe until exec closes it.
 const REPORT_FD: RawFd = 4;
 
@@ -353,7 +355,7 @@ fn set_up(plumbing: Plumbing, parked_report: RawFd) -> Result<RawFd, (u8, io::Er
     if plumbing.detach {
         place(null, 2, 0).map_err(dup)?;
         if let Some(status) = parked_status {
-            place(status, 3, 0).map_err(dup)?;
+            place(status, STATUS_FD, 0).map_err(dup)?;
         }
         place(parked_report, REPORT_FD, libc::O_CLOEXEC).map_err(dup)?;
         close_from(REPORT_FD + 1);

@@ -81,6 +81,11 @@ static int prepare(const char *mode)
     if (!strcmp(mode, "endless"))
         for (;;)
             puts("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+    if (!strcmp(mode, "long")) { /* has ended by the time that the last of it is read */
+        for (int i = 0; i < 66000; i++)
+            putchar('a');
+        return 41;
+    }
     return puts("snapshot-1") < 0;
 }
 

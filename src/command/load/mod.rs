@@ -145,6 +145,7 @@ impl<'a> Plan<'a> {
             recipe.services.iter().any(|s| s.name.as_str() == name && !s.is_external())
         };
         let service_nodes = run
+            .files()
             .endpoints()
             .into_iter()
             .filter(|endpoint| own(&endpoint.service))
@@ -200,7 +201,8 @@ impl<'a> Plan<'a> {
         progress.clear();
         let code = ended?;
         let name = view::load_name(load.name.as_str(), *point, *repeat);
-        let Some(result) = self.run.result(load.name.as_str(), *point, *repeat) else {
+        let Ok(result) = self.run.files().repeat(load.name.as_str(), *point, *repeat).result()
+        else {
             let code = without_result(code, self.record.job.id.is_some());
             self.explain(&name, code);
             return Ok(code);
@@ -231,7 +233,9 @@ impl<'a> Plan<'a> {
         let Unit { load, point, .. } = unit;
         let found = |next: u32| {
             let probes: Vec<LoadResult> = (0..next)
-                .filter_map(|repeat| self.run.result(load.name.as_str(), *point, repeat))
+                .filter_map(|repeat| {
+                    self.run.files().repeat(load.name.as_str(), *point, repeat).result().ok()
+                })
                 .collect();
             outcome(load, *point, &probes.iter().collect::<Vec<_>>())
         };
@@ -327,7 +331,7 @@ fn units(run: &RunFolder, resolved: &Resolved, request: &Request) -> Result<Vec<
             if !request.names.is_empty() && !request.names.contains(&name) {
                 continue;
             }
-            let first = run.next_repeat(&name, number);
+            let first = run.files().next_repeat(&name, number);
             let repeats = match request.repeat {
                 Some(repeat) => repeat..repeat.saturating_add(1),
                 // Its probes are decided one after the other.

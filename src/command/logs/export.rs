@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aifb_schema::{names::file, run::RunRecord, time::When};
+use aifb_schema::{run::RunRecord, time::When};
 use serde_json::json;
 
 use crate::{
@@ -48,11 +48,12 @@ fn export(run: &RunFolder, record: &RunRecord, folder: &Path) -> std::io::Result
         }
         Ok(())
     };
-    for (name, own) in run.service_folders() {
+    for replica in run.files().replicas() {
+        let name = replica.name();
         let pair =
             |short: &str| [format!("{name}_{short}.log"), format!("logs/{name}_{job}.{short}")];
-        copy(&own.join(file::STDOUT), pair("out"))?;
-        copy(&own.join(file::STDERR), pair("err"))?;
+        copy(&replica.stdout_path(), pair("out"))?;
+        copy(&replica.stderr_path(), pair("err"))?;
     }
     if record.job.id.is_some() {
         // Where sbatch puts the output of a job script that names no other place (sbatch(1),

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread};
 
-use aifb_schema::names::file;
+use aifb_runfolder::ReplicaFolder;
 use serde_json::json;
 
 use super::tail::{Line, Shown, Tail};
@@ -63,15 +63,16 @@ fn print(name: &str, Line { text, level }: &Line, json: bool) {
 fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
     if args.agent {
         let mut found: Vec<(String, PathBuf)> = run
-            .node_folders()
+            .files()
+            .nodes()
             .into_iter()
-            .map(|(node, folder)| (format!("{node}/agent"), folder.join(file::AGENT_LOG)))
+            .map(|node| (format!("{}/agent", node.name()), node.agent_log_path()))
             .collect();
-        found.insert(0, ("launcher".into(), run.path().join(file::LAUNCH_LOG)));
+        found.insert(0, ("launcher".into(), run.files().launch_log_path()));
         found.retain(|(_, path)| path.is_file());
         return Ok(found);
     }
-    let folders = run.service_folders();
+    let replicas = run.files().replicas();
     let asked = |name: &str| {
         args.service.as_ref().is_none_or(|service| {
             name == service
@@ -85,7 +86,7 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
             .iter()
             .any(|known| service.split('.').next() == Some(known.name.as_str()))
     {
-        let known: Vec<&str> = folders.iter().map(|(name, _)| name.as_str()).collect();
+        let known: Vec<&str> = replicas.iter().map(ReplicaFolder::name).collect();
         return Err(CommandError::usage(
             format!("looking for the logs of service '{service}'"),
             "the run has no such service",
@@ -93,12 +94,13 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
         .hint(format!("services with logs: {}", known.join(", "))));
     }
     let mut found = Vec::new();
-    for (name, folder) in folders.iter().filter(|(name, _)| asked(name)) {
+    for replica in replicas.iter().filter(|replica| asked(replica.name())) {
+        let name = replica.name();
         if !args.stderr {
-            found.push((format!("{name}/stdout"), folder.join(file::STDOUT)));
+            found.push((format!("{name}/stdout"), replica.stdout_path()));
         }
         if !args.stdout {
-            found.push((format!("{name}/stderr"), folder.join(file::STDERR)));
+            found.push((format!("{name}/stderr"), replica.stderr_path()));
         }
     }
     found.retain(|(_, path)| path.is_file());

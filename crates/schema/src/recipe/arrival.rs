@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::UnitOrText;
-use crate::units::{Rate, Span};
+use crate::{
+    error::ValueError,
+    units::{Rate, Span},
+};
 
 /// When requests are sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -140,8 +142,8 @@ struct ExponentialText {
 }
 
 impl TryFrom<ThinkText> for Think {
-    type Error = UnitOrText;
-    fn try_from(text: ThinkText) -> Result<Self, UnitOrText> {
+    type Error = ValueError;
+    fn try_from(text: ThinkText) -> Result<Self, ValueError> {
         Ok(match text {
             ThinkText::Exponential(ExponentialText { exponential }) => {
                 Self::Exponential(exponential)
@@ -237,13 +239,13 @@ pub const SPEED: std::ops::RangeInclusive<f64> = 1e-3..=1e3;
 /// Most steps of a ramp: at a second each they fill more than a quarter of an hour.
 pub const STEPS_MAX: u32 = 1_000;
 
-fn wrong<T>(text: impl Into<String>) -> Result<T, UnitOrText> {
+fn wrong<T>(text: impl Into<String>) -> Result<T, ValueError> {
     Err(text.into().into())
 }
 
 impl TryFrom<ArrivalText> for Arrival {
-    type Error = UnitOrText;
-    fn try_from(text: ArrivalText) -> Result<Self, UnitOrText> {
+    type Error = ValueError;
+    fn try_from(text: ArrivalText) -> Result<Self, ValueError> {
         let ArrivalText { process, burstiness, rate, concurrency, think, ramp, trace, speed } =
             text;
         let to = ramp.and_then(|ramp| ramp.to);
@@ -315,7 +317,7 @@ impl TryFrom<ArrivalText> for Arrival {
 fn with_burstiness(
     process: Option<ProcessWord>,
     burstiness: Option<f64>,
-) -> Result<Process, UnitOrText> {
+) -> Result<Process, ValueError> {
     match (process, burstiness) {
         (Some(ProcessWord::Gamma), None) => {
             wrong("process gamma without its burstiness: expected burstiness: 0.5")
@@ -335,7 +337,7 @@ fn with_burstiness(
 }
 
 impl RampText {
-    fn with<T>(self, from: T) -> Result<Ramp<T>, UnitOrText> {
+    fn with<T>(self, from: T) -> Result<Ramp<T>, ValueError> {
         let Self { shape, steps, over, .. } = self;
         if let Some(steps) = steps
             && !(2..=STEPS_MAX).contains(&steps)
@@ -350,7 +352,7 @@ impl RampText {
         Ok(Ramp { from, shape, steps, over })
     }
 
-    fn of_rates(self) -> Result<Ramp<Rate>, UnitOrText> {
+    fn of_rates(self) -> Result<Ramp<Rate>, ValueError> {
         match self.from {
             RampValue::Rate(from) => self.with(from),
             RampValue::Slots(_) => wrong(
@@ -359,7 +361,7 @@ impl RampText {
         }
     }
 
-    fn of_slots(self, to: u32) -> Result<Ramp<u32>, UnitOrText> {
+    fn of_slots(self, to: u32) -> Result<Ramp<u32>, ValueError> {
         match self.from {
             RampValue::Slots(from) if (1..=to).contains(&from) => self.with(from),
             RampValue::Slots(from) => wrong(format!(

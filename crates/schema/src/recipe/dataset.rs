@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Think, UnitOrText};
+use super::Think;
+use crate::error::ValueError;
 
 /// What LLM drivers ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -224,8 +225,8 @@ impl Lengths {
 }
 
 impl TryFrom<LengthsText> for Lengths {
-    type Error = UnitOrText;
-    fn try_from(text: LengthsText) -> Result<Self, UnitOrText> {
+    type Error = ValueError;
+    fn try_from(text: LengthsText) -> Result<Self, ValueError> {
         let lengths = match text {
             LengthsText::Fixed(length) => Self::Fixed(length),
             LengthsText::Drawn(Drawn::Uniform((min, max))) => Self::Uniform(min, max),

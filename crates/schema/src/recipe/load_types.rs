@@ -13,7 +13,10 @@ use super::{
     search::Search,
     wire_types::{Engine, HttpVersion, Tls},
 };
-use crate::units::{Name, Span, UnitError};
+use crate::{
+    error::ValueError,
+    units::{Name, Span},
+};
 
 /// A load: requests of one kind against one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -197,28 +200,6 @@ impl Driver {
     }
 }
 
-/// An error message.
-#[derive(Debug, Clone)]
-pub struct UnitOrText(String);
-
-impl From<String> for UnitOrText {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl From<UnitError> for UnitOrText {
-    fn from(error: UnitError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl std::fmt::Display for UnitOrText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// How long each part of a load lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -266,8 +247,8 @@ struct RequestCount {
 }
 
 impl TryFrom<MeasureText> for Measure {
-    type Error = UnitOrText;
-    fn try_from(text: MeasureText) -> Result<Self, UnitOrText> {
+    type Error = ValueError;
+    fn try_from(text: MeasureText) -> Result<Self, ValueError> {
         match text {
             MeasureText::Requests(RequestCount { requests: 0 }) => {
                 Err("0 requests: expected at least 1".to_owned().into())

@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::UnitOrText;
-use crate::units::{Share, Span};
+use crate::{
+    error::ValueError,
+    units::{Share, Span},
+};
 
 /// When a load ends before the time or the number of requests that `phases.measure` says. Each
 /// rule looks at the whole load, once a second; the result says which one ended it.
@@ -51,8 +53,8 @@ enum BudgetText {
 }
 
 impl TryFrom<BudgetText> for ErrorBudget {
-    type Error = UnitOrText;
-    fn try_from(text: BudgetText) -> Result<Self, UnitOrText> {
+    type Error = ValueError;
+    fn try_from(text: BudgetText) -> Result<Self, ValueError> {
         Ok(match text {
             BudgetText::Count(count) => Self::Count(count),
             BudgetText::Share(text) => Self::Share(text.parse()?),

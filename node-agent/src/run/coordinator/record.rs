@@ -13,7 +13,7 @@ use aifb_schema::{
 use serde_json::Value;
 
 use super::Coordinator;
-use crate::clock;
+use crate::event;
 
 impl Coordinator {
     /// Enters a state, with an event and a new run.json.
@@ -74,15 +74,7 @@ impl Coordinator {
         fields: BTreeMap<String, Value>,
     ) {
         tracing::info!(node, kind, subject, "{message}");
-        let event = Event {
-            epoch_ns: clock::epoch_ns(),
-            mono_ns: clock::mono_ns(),
-            node: node.to_owned(),
-            kind: kind.to_owned(),
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-            fields,
-        };
+        let event = Event { fields, ..event::now(node, kind, subject, message) };
         if let Ok(mut line) = serde_json::to_vec(&event) {
             line.push(b'\n');
             self.context.files.append(&self.context.run_dir.join(file::EVENTS), line);

@@ -1,21 +1,25 @@
-//! What the launcher writes into its status pipe: `KEY=VALUE\0` records, then `READY\0` or
-//! `FAILED <code> <text>\0`.
+//! The status pipe of `aifb-agent launch`: `KEY=VALUE\0` records, then `READY\0` or
+//! `FAILED <code> <text>\0`. The launcher writes it; the plugin and `aifb` read it.
 
 use std::ffi::CString;
 
-use aifb_schema::names::exit;
+use crate::names::exit;
 
-/// Bytes of the whole answer: a few dozen variables and the tail of a log have some 10 KiB.
-pub(crate) const ANSWER_BYTES: usize = 256 * 1024;
+/// Number of the launcher's inherited descriptor.
+pub const STATUS_FD: i32 = 3;
 
-/// How the launcher's work ended.
+/// Upper bound for the whole answer, in bytes; beyond it the launcher is considered faulty. A few
+/// dozen variables and the tail of a log have about 10 KiB, a thousand services 250 KiB.
+pub const ANSWER_BYTES: usize = 256 * 1024;
+
+/// How the launch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The services are healthy, or nobody wants to wait for them.
+pub enum End {
+    /// The services are healthy, or the caller does not wait for them.
     Ready,
     /// Something failed.
     Failed {
-        /// The exit code that says whose failure it is.
+        /// Exit code that says whose failure it is, from 1 to 255.
         code: i32,
         /// What is printed to the job's output.
         text: String,
@@ -23,11 +27,27 @@ pub(crate) enum End {
 }
 
 /// A variable for the job's script.
-pub(crate) type Variable = (CString, CString);
+pub type Variable = (CString, CString);
 
-/// Takes the answer apart as it arrives.
+/// The record that gives a variable to the caller; none for a value that cannot be one.
+#[must_use]
+pub fn variable_record(name: &str, value: &str) -> Option<Vec<u8>> {
+    let value = (!value.contains('\0')).then_some(value)?;
+    Some(format!("{name}={value}\0").into_bytes())
+}
+
+/// The last record where the script may start.
+pub const READY_RECORD: &[u8] = b"READY\0";
+
+/// The last record where the script must not start.
+#[must_use]
+pub fn failed_record(code: i32, text: &str) -> Vec<u8> {
+    format!("FAILED {code} {}\0", text.replace('\0', "?")).into_bytes()
+}
+
+/// Reads the answer as it arrives.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     variables: Vec<Variable>,
     record: Vec<u8>,
     bytes: usize,
@@ -35,15 +55,16 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The variables received so far.
-    pub(crate) fn variables(&self) -> &[Variable] {
+    #[must_use]
+    pub fn variables(&self) -> &[Variable] {
         &self.variables
     }
 
-    /// Takes the next bytes; the end once it has come. What follows the end is not looked at.
+    /// Takes the next bytes; gives the end once it has arrived. Bytes after the end are ignored.
     ///
     /// # Errors
-    /// The answer breaks the rules above: too long, or a record of another form.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Option<End>, String> {
+    /// The answer is too long, or has a record of another form.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<End>, String> {
         self.bytes += bytes.len();
         for &byte in bytes {
             if byte != 0 {
@@ -79,7 +100,7 @@ impl Answer {
     }
 }
 
-/// `<code> <text>`. A code that makes no sense as a failure counts as the service's.
+/// `<code> <text>`. A code that cannot be that of a failure counts as the service's.
 fn failed(record: &[u8]) -> End {
     let text = String::from_utf8_lossy(record);
     let (code, text) = text.split_once(' ').unwrap_or((&text, ""));
@@ -125,6 +146,17 @@ mod tests {
         let end = answer.push(b"FAILED 3 srun: no\nhint: ask\n\0").unwrap();
         let text = "srun: no\nhint: ask\n".to_owned();
         assert_eq!(end, Some(End::Failed { code: 3, text }));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let records = [variable_record("A", "x=y\nz").unwrap(), failed_record(5, "nul \0 in it")];
+        let mut answer = Answer::default();
+        let end = answer.push(&records.concat()).unwrap();
+        assert_eq!(end, Some(End::Failed { code: 5, text: "nul ? in it".to_owned() }));
+        assert_eq!(answer.variables(), [(c"A".to_owned(), c"x=y\nz".to_owned())]);
+        assert_eq!(variable_record("A", "\0"), None);
+        assert_eq!(Answer::default().push(READY_RECORD), Ok(Some(End::Ready)));
     }
 
     #[test]
