@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Recipe(RecipeCommand),
     /// List the kinds of services, show the preset of a kind
     Services(ServicesArgs),
+    /// List the protocols that a load can use
+    Drivers(DriversArgs),
     /// Check whether benchmarks can run here
     Doctor(DoctorArgs),
     /// Print the environment variables for the clients of a run
@@ -167,6 +169,19 @@ pub(crate) enum ServicesCommand {
         #[arg(value_name = "KIND")]
         kind: String,
     },
+}
+
+/// `aifb drivers`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  aifb drivers                what each speaks, and which sections of a load it takes
+  aifb drivers --json         also its port, operations, keys and presets
+A load names one: driver: openai-chat. docs/reference/drivers.md says what each sends and measures.")]
+pub(crate) struct DriversArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `aifb doctor`.

@@ -8,7 +8,8 @@ use std::{
 
 use serde::Serialize;
 
-/// One line of result. Ends the program quietly when nobody reads any more (`aifb list | head`).
+/// One line of result. Ends the program quietly when the reader has closed the pipe (`aifb list |
+/// head`).
 pub(crate) fn out(line: impl Display) {
     finish(writeln!(io::stdout().lock(), "{line}"));
 }

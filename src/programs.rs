@@ -1,5 +1,4 @@
-//! The other programs of aifb: where they are, and the one question asked of them before a
-//! submission.
+//! The other programs of aifb: where they are, and the one check of them before a submission.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! What a worker is told to do, and the channels between its thread and the control side.
+//! The job of a worker, and the channels between its thread and the control side.
 
 use std::{path::PathBuf, sync::Arc};
 

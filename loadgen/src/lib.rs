@@ -1,9 +1,9 @@
 //! `aifb-loadgen`: puts load on a service and measures it from the intended send times.
 //!
-//! cli (what is asked) → session (one worker, alone or led by the coordinator) → plan (pure: when
+//! cli (options) → session (one worker, standalone or led by the coordinator) → plan (pure: when
 //! something is sent) → workload (what each request asks) → drive (one loop) → driver (one per
 //! protocol, named in `registry`) → wire (HTTP and sockets) → record (one row per request) → merge
-//! (the result). `job` is what a worker is told, `fault` why a request failed, `error` why the
+//! (the result). `job` is the task of a worker, `fault` why a request failed, `error` why the
 //! program ends. `mock` is the server with a known truth.
 
 mod cli;
@@ -37,7 +37,7 @@ use session::in_run;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = dispatch(&cli).unwrap_or_else(|fatal| {
-        // Nothing is left to be told to when standard error is closed.
+        // If standard error is closed, the message is lost.
         let _ignored = writeln!(std::io::stderr(), "{fatal}");
         fatal.0.exit_code
     });

@@ -175,7 +175,7 @@ fn wrong_use_is_explained() {
     // Over HTTP the URL may name the API or not.
     let below = format!("{}/v2", mock.url);
     for (options, code, text) in [
-        (&["--driver", "kserve-http"][..], 2, "hint: model: NAME"),
+        (&["--driver", "kserve-http"][..], 2, "hint: add model: NAME"),
         (&["--driver", "kserve-http", "--model", "ident"], 2, "shape [-1, 16]"),
         (&["--driver", "kserve-http", "--model", "other"], 4, "waiting for model 'other'"),
         (&["--driver", "kserve-http", "--model", "ident", "--kserve", "{"], 2, "reading --kserve"),

@@ -211,7 +211,7 @@ fn an_error_budget_ends_the_load() {
 fn saturation_ends_the_load() {
     // Ten at a time for 50 ms: 200 a second.
     let mock = Mock::start(&["--ttft", "50ms", "--itl", "0s", "--slots", "10"]);
-    let set = ["--stop-saturation", "--set", "stop.saturation.window=5s", "--drain", "10s"];
+    let set = ["--stop-saturation", "--option", "stop.saturation.window=5s", "--drain", "10s"];
     let too_much = [&["--rate", "400/s", "--for", "40s"][..], &set].concat();
     let result = standalone(&mock, &too_much);
     assert_eq!(rule(&result), "saturation");
@@ -225,7 +225,7 @@ fn saturation_ends_the_load() {
 fn a_steady_state_ends_the_load() {
     let mock = Mock::start(&["--ttft", "20ms", "--itl", "0s"]);
     let options = ["--concurrency", "4", "--for", "60s", "--stop-steady", "ttft"];
-    let set = ["--set", "stop.steady.for=5s", "--set", "stop.steady.within=25%"];
+    let set = ["--option", "stop.steady.for=5s", "--option", "stop.steady.within=25%"];
     let result = standalone(&mock, &[&options[..], &set].concat());
     assert_eq!(rule(&result), "steady");
     assert!(result.metrics.duration_seconds.unwrap() < 50.0 && result.complete);
@@ -236,7 +236,7 @@ fn a_steady_state_ends_the_load() {
 fn options_say_what_recipes_say() {
     let mock = fast();
     let options = ["--concurrency", "2", "--requests", "20", "--input-tokens", "{uniform: [5, 9]}"];
-    let more = ["--prefix-tokens", "20", "--turns", "2", "--set", "dataset.turns.think=1ms"];
+    let more = ["--prefix-tokens", "20", "--turns", "2", "--option", "dataset.turns.think=1ms"];
     let result = standalone(&mock, &[&options[..], &more].concat());
     assert_eq!(result.counts.ok, 20);
     let input = result.metrics.input_tokens.unwrap();
@@ -250,8 +250,8 @@ fn options_say_what_recipes_say() {
         (&["--concurrency", "2", "--dataset", "jsonl:/no/such"], "No such file"),
         (&["--trace", "/no/such"], "No such file"),
         (&["--concurrency", "2", "--input-tokens", "many"], "expected a number such as 512"),
-        (&["--concurrency", "2", "--set", "nothing"], "expected PATH=VALUE"),
-        (&["--concurrency", "2", "--stop-steady", "mood"], "unknown variant 'mood'"),
+        (&["--concurrency", "2", "--option", "nothing"], "expected PATH=VALUE"),
+        (&["--concurrency", "2", "--stop-steady", "mood"], "unknown value 'mood'"),
         (&["--concurrency", "2", "--tokenizer", "/no/such"], "reading tokenizer"),
     ] {
         let base = ["--driver", "openai-chat", "--url", &mock.url, "--requests", "1"];

@@ -1,4 +1,4 @@
-//! Files that are nobody else's to read, as all parts of the agent write and read them.
+//! Private files (0600), as all parts of the agent write and read them.
 
 use std::{
     fs::{self, OpenOptions},

@@ -10,8 +10,7 @@ use aifb_schema::{
 
 use crate::clock;
 
-/// What is left out just now. As long as nobody has said anything: nothing, and the agent's own
-/// log begins at `info`.
+/// The current filter. Without a setting: nothing, and the agent's own log begins at `info`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedLogging(Arc<Mutex<Option<Logging>>>);
 

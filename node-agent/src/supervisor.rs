@@ -35,7 +35,7 @@ use crate::{
     sys::{self, BeforeExec},
 };
 
-/// Grace after SIGTERM when the agent is dead: nobody waits for an orderly end any more, and all
+/// Grace after SIGTERM when the agent is dead: an orderly end is no longer awaited, and all
 /// processes must be gone within 10 s.
 pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(3);
 
@@ -43,7 +43,7 @@ pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(3);
 /// sleep, where waiting does not help.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The agent's order to end everything at once: a signal that nobody else sends to a job.
+/// The agent's order to end everything at once: a signal that is not otherwise sent to a job.
 pub(crate) const KILL_NOW: Signal = Signal::SIGPWR;
 
 /// Its name in process lists; it is started by a link without one.
@@ -164,7 +164,7 @@ fn supervise(arguments: &Arguments, mut agent: File) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder; what cannot be removed is nobody's any more.
+/// Removes a folder; errors are ignored.
 pub(crate) fn remove(folder: Option<&Path>) {
     if let Some(folder) = folder
         && let Err(error) = fs::remove_dir_all(folder)

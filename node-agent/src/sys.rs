@@ -51,7 +51,7 @@ pub(crate) fn wait_signal(set: &SigSet, timeout: Duration) -> Option<Signal> {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     };
-    // SAFETY: an initialised set and time that outlive the call; no information is asked for.
+    // SAFETY: an initialised set and time that outlive the call; no information is requested.
     let number = unsafe { libc::sigtimedwait(set.as_ref(), ptr::null_mut(), &raw const time) };
     Signal::try_from(number).ok()
 }
@@ -119,7 +119,7 @@ fn open_process(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: a plain system call with two integers.
     let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     match RawFd::try_from(answer) {
-        // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+        // SAFETY: the kernel has just made this descriptor for us; it has no other owner.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

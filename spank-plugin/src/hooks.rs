@@ -209,7 +209,7 @@ fn guard(hook: &str, words: &[&CStr], body: impl FnOnce()) -> i32 {
     GO_ON
 }
 
-/// A user who asked for services hears that there will be none.
+/// Tells a user of the options that the job runs without services.
 fn tell_of_panic(hook: &str) {
     if matches!(context(), Context::Local | Context::Allocator) && state().options.used() {
         Message::new(format!("internal error in {hook}: the job continues without its services"))
@@ -227,7 +227,7 @@ pub(crate) fn panic_if_asked(hook: &str, words: &[&CStr]) {
     }
 }
 
-/// Ends a submission before anything was asked of Slurm.
+/// Ends a command before anything is submitted to Slurm.
 fn refuse(message: &Message) -> ! {
     message.log();
     std::process::exit(exit::USAGE)

@@ -41,7 +41,7 @@ impl Message {
     }
 }
 
-/// Writes lines to standard error; where that is closed or full there is nobody to tell.
+/// Writes lines to standard error; if that is closed or full, the message is lost.
 pub(crate) fn print(text: &str) {
     process::write_error(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
 }

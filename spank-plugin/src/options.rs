@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// What the user asked for.
+/// The options that the user gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Path of the recipe; the last one given wins.

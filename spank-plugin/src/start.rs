@@ -303,7 +303,7 @@ fn is_jobid(word: &OsStr) -> bool {
     word == "--jobid" || word.as_bytes().starts_with(b"--jobid=")
 }
 
-/// What srun with `--jobid` is told.
+/// The error for srun with `--jobid`.
 pub(crate) fn foreign_job() -> Message {
     Message::new("using --aifb-recipe: srun --jobid enters a job that runs already")
         .hint("inside that job type: aifb up RECIPE")

@@ -52,8 +52,8 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     let deadline = Instant::now() + PREPARE_DEADLINE;
     let output = match read_all(output, deadline) {
         Ok(output) => output,
-        // Why we do not read on is the cause, however the launcher ends: now that nobody reads, it
-        // may end by SIGPIPE before it is killed, or by an error of its own.
+        // The cause is why reading stopped, however the launcher ends: without a reader it may end
+        // by SIGPIPE before it is killed, or by an error of its own.
         Err(cause) => {
             child.kill();
             return Err(failed(cause));
@@ -65,7 +65,7 @@ pub(crate) fn prepare(config: &Config, options: &Options) -> Result<CString, Mes
     };
     match ended {
         Ended::Code(0) => snapshot(&output).map_err(|cause| failed(cause.into())),
-        // The launcher has said what is wrong with the recipe.
+        // The launcher has printed the errors of the recipe.
         Ended::Code(2) => Err(Message::new("the job was not submitted")),
         Ended::Code(code) => Err(failed(format!("it ended with code {code}"))),
         Ended::Signal(signal) => Err(failed(format!("ended by signal {signal}"))),

@@ -18,7 +18,7 @@ use crate::{
     store::{RunFolder, select},
 };
 
-/// Where a Pushgateway listens when nobody says otherwise.
+/// Default address of a Pushgateway.
 const USUAL_GATEWAY: &str = "http://localhost:9091";
 
 /// Bytes of a worker's checkpoint: some MiB for many histograms.

@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod drivers;
 mod env;
 mod list;
 mod load;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<i32> {
         Command::Report(args) => report::run(&args),
         Command::Metrics(args) => metrics::run(&args),
         Command::Recipe(command) => recipe::run(&command),
+        Command::Drivers(args) => drivers::run(&args),
         Command::Services(args) => services::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),

@@ -46,7 +46,7 @@ fn cancel_waiting(args: &StopArgs, missing: CommandError) -> Result<i32> {
     let Some(job) = args.run.run.as_deref().and_then(|job| job.parse().ok()) else {
         return Err(missing);
     };
-    // Without Slurm it is the missing run that has to be told.
+    // Without Slurm the error is the missing run.
     let waits = slurm::queue::job(job).ok().flatten().is_some_and(|job| !job.is_over());
     if !waits {
         return Err(missing);

@@ -22,7 +22,7 @@ use crate::{
 /// Pause between two looks at run.json.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// How often agents are asked whether they live, in looks.
+/// How often agents are checked for life, in polls.
 const LOOKS_A_CHECK: u32 = 50;
 
 pub(super) fn run(args: &WaitArgs) -> Result<i32> {

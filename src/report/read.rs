@@ -9,6 +9,7 @@ use aifb_runfolder::{NodeFolder, RepeatFolder, read};
 use aifb_schema::{
     metric,
     names::file,
+    recipe::moved,
     result::{LoadResult, NodeResources, RESULT_VERSION, Window},
     run::RunRecord,
     samples::Recording,
@@ -127,7 +128,7 @@ fn doubt(name: &str, result: &LoadResult, warnings: &mut Vec<String>) {
 }
 
 fn result(repeat: &RepeatFolder) -> Result<Option<LoadResult>, String> {
-    let result = match repeat.result() {
+    let mut result = match repeat.result() {
         Ok(result) => result,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
@@ -135,6 +136,7 @@ fn result(repeat: &RepeatFolder) -> Result<Option<LoadResult>, String> {
     if result.version != RESULT_VERSION {
         return Err(format!("version {}, this program knows {RESULT_VERSION}", result.version));
     }
+    moved::rewrite_settings(&mut result.settings);
     Ok(Some(result))
 }
 

@@ -44,7 +44,7 @@ impl QueuedJob {
 /// Asks squeue; absent: Slurm does not know the job (any more).
 ///
 /// # Errors
-/// If squeue cannot be asked.
+/// If squeue cannot be run.
 pub(crate) fn job(id: u32) -> Result<Option<QueuedJob>> {
     let answer = super::call(
         "squeue",
@@ -72,7 +72,7 @@ fn parse(line: &str) -> Option<QueuedJob> {
 /// The reasons for which this user's jobs pend, with their numbers.
 ///
 /// # Errors
-/// If squeue cannot be asked.
+/// If squeue cannot be run.
 pub(crate) fn pending_reasons(user: &str) -> Result<Vec<(String, String, String)>> {
     let answer = super::call(
         "squeue",

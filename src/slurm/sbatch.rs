@@ -94,7 +94,7 @@ pub(crate) fn option_words(options: &BTreeMap<String, SlurmValue>) -> Vec<String
 /// Whether a command of Slurm (`sbatch`, `srun`, `salloc`) knows the plugin's options here.
 ///
 /// # Errors
-/// If the command cannot be asked.
+/// If the command cannot be run.
 pub(crate) fn knows_plugin(command: &str) -> Result<bool> {
     let answer = super::call(command, &["--help".into()])?;
     Ok(answer.stdout.contains(&format!("--{}", option::RECIPE)))

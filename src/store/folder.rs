@@ -1,4 +1,4 @@
-//! Reading one run folder. Every file may be missing or half there: the run may have just begun,
+//! Reading one run folder. Every file may be missing or half there: the run may have just started,
 //! or ended in the middle.
 
 use std::{io, path::Path};
@@ -6,7 +6,7 @@ use std::{io, path::Path};
 use aifb_runfolder::read;
 use aifb_schema::{
     names::{PROTOCOL, file, limit},
-    recipe::{self, Presets, Recipe, Resolved},
+    recipe::{self, Recipe, Resolved},
     result::LoadResult,
     run::{AgentRecord, Event, RunRecord},
 };
@@ -106,7 +106,7 @@ impl RunFolder {
                 let path = self.files.recipe_path();
                 let text = read::text(&path, limit::RECIPE_BYTES)
                     .map_err(|error| failed(&path, &error))?;
-                recipe::resolve(&text, &self.record()?.sets, Presets::built_in())
+                recipe::resolve_kept(&text, &self.record()?.sets)
                     .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
             }
             Err(error) => Err(failed(&path, &error)),

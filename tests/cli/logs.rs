@@ -25,7 +25,7 @@ fn what_was_not_sent_is_sent_once() {
     let folder = make_run(&place, "c-17", None, "completed");
     let ran = place.aifb(&["logs", "resend", "17"]);
     assert!(ran.code == 2 && ran.stderr.contains("its recipe has no Loki URL"), "{ran:?}");
-    assert!(ran.stderr.contains("hint: say where to: --loki"), "{ran:?}");
+    assert!(ran.stderr.contains("hint: give the URL: --loki"), "{ran:?}");
     let receiver = Receiver::start(Config::default()).unwrap();
     let recipe = fs::read_to_string(folder.join("recipe.yaml")).unwrap();
     let loki =

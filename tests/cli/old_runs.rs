@@ -72,10 +72,18 @@ fn leaves_of(report: &Value) -> BTreeMap<String, Value> {
     all
 }
 
-/// What c6e6dd0 reported of a run.
+/// What c6e6dd0 reported of a run; keys of settings that have moved since stand at their new places.
 fn before(place: &Place, folder: &str) -> Value {
     let file = place.folder.path().join("aifb-runs").join(folder).join("report.json");
-    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+    let mut report: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    for result in report["results"].as_array_mut().unwrap() {
+        if let Some(settings) = result.get_mut("settings") {
+            let mut moved = serde_json::from_value(settings.take()).unwrap();
+            aifb_schema::recipe::moved::rewrite_settings(&mut moved);
+            *settings = serde_json::to_value(moved).unwrap();
+        }
+    }
+    report
 }
 
 /// The present report, whatever exit code the run has.

@@ -294,7 +294,7 @@ fn a_second_run_in_a_job_is_refused() {
     command.env("SLURM_JOB_ID", "17").env("AIFB_JOB_ID", "17").env("AIFB_RUN_DIR", &folder);
     let ran = crate::programs::Ran::of(command.output().unwrap());
     assert_eq!(ran.code, 2, "{ran:?}");
-    assert!(ran.stderr.contains("it has a run already"), "{ran:?}");
+    assert!(ran.stderr.contains("it already has a run"), "{ran:?}");
 }
 
 /// The smallest example, for real, with every verb that a script of a local run can use.

@@ -103,7 +103,7 @@ families! {
     RUN_INFO = "run_info", Info, None, ["name", "version"],
         "What runs: name of the recipe and version of the agent.";
     LOAD_INFO = "load_info", Info, None, ["load", "service"],
-        "A load of the recipe, and the service that it is put on.";
+        "A load of the recipe, and the service that receives it.";
 
     NODE_CPU = "node_cpu_seconds_total", Counter, Some("seconds"), ["mode"],
         "CPU time of the whole node by mode; user includes guests.";
@@ -117,21 +117,21 @@ families! {
     NODE_DISK = "node_disk_bytes_total", Counter, Some("bytes"), ["device", "op"],
         "Bytes read from or written to a physical disk of the node.";
     NODE_DISK_BUSY = "node_disk_busy_seconds_total", Counter, Some("seconds"), ["device"],
-        "Time in which a physical disk of the node had work.";
+        "Time in which a physical disk of the node was busy.";
     NODE_NETWORK = "node_network_bytes_total", Counter, Some("bytes"), ["device", "direction"],
-        "Bytes received or sent by a network device of the node, loopback left out.";
+        "Bytes received or sent by a network device of the node, without loopback.";
     NODE_NETWORK_DROPS = "node_network_drops_total", Counter, None, ["device", "direction"],
         "Packets that a network device of the node dropped.";
 
     NODE_OOM_KILLS = "node_oom_kills_total", Counter, None, [],
-        "Processes of the whole node that the kernel killed for want of memory.";
+        "Processes of the whole node that the OOM killer ended.";
     NODE_CLOCK_JUMPS = "node_clock_jumps_total", Counter, None, [],
-        "Times that the wall clock moved by more than 100 ms against the monotonic clock between two samples.";
+        "Number of times that the wall clock moved by more than 100 ms relative to the monotonic clock between two samples.";
 
     IB_BYTES = "ib_port_bytes_total", Counter, Some("bytes"), ["device", "port", "direction"],
         "Bytes received or sent by an InfiniBand port, headers included.";
     IB_ERRORS = "ib_port_errors_total", Counter, None, ["device", "port", "kind"],
-        "Faults of an InfiniBand port by kind: receive_errors, transmit_discards, link_downed.";
+        "Errors of an InfiniBand port by kind: receive_errors, transmit_discards, link_downed.";
     LUSTRE_BYTES = "lustre_bytes_total", Counter, Some("bytes"), ["filesystem", "op"],
         "Bytes that this node read from or wrote to a Lustre file system.";
     NFS_BYTES = "nfs_bytes_total", Counter, Some("bytes"), ["mount", "op"],
@@ -144,7 +144,7 @@ families! {
     JOB_MEMORY = "job_memory_bytes", Gauge, Some("bytes"), ["kind"],
         "Memory charged to the job on this node: current (page cache included), anonymous, file, limit.";
     JOB_MEMORY_PEAK = "job_memory_peak_bytes", Gauge, Some("bytes"), [],
-        "Largest memory that was ever charged to the job on this node.";
+        "Peak of the memory charged to the job on this node.";
 
     STEP_CPU = "step_cpu_seconds_total", Counter, Some("seconds"),
         ["step", "role", "source", "mode"],
@@ -152,15 +152,15 @@ families! {
     STEP_MEMORY = "step_memory_bytes", Gauge, Some("bytes"), ["step", "role", "kind"],
         "Memory charged to a step on this node: current (page cache included), anonymous, file, limit.";
     STEP_MEMORY_PEAK = "step_memory_peak_bytes", Gauge, Some("bytes"), ["step", "role"],
-        "Largest memory that was ever charged to a step on this node.";
+        "Peak of the memory charged to a step on this node.";
     STEP_OOM_KILLS = "step_oom_kills_total", Counter, None, ["step", "role"],
-        "Processes of a step that the kernel killed for want of memory.";
+        "Processes of a step that the OOM killer ended.";
     STEP_IO = "step_io_bytes_total", Counter, Some("bytes"), ["step", "role", "source", "op"],
         "Bytes that a step read from or wrote to storage on this node.";
     STEP_PROCESSES = "step_processes", Gauge, None, ["step", "role"],
         "Processes of a step on this node.";
     STEP_THREADS = "step_threads", Gauge, None, ["step", "role"],
-        "Threads of a step on this node, where the pids controller counts them.";
+        "Threads of a step on this node, if the pids controller counts them.";
 
     STEP_PRESSURE = "step_pressure_stall_seconds_total", Counter, Some("seconds"),
         ["step", "role", "resource", "kind"],
@@ -172,26 +172,26 @@ families! {
     SERVICE_MEMORY = "service_memory_bytes", Gauge, Some("bytes"), ["service", "replica", "kind"],
         "Memory of a service replica's process tree: resident (shared pages counted in each process), anonymous, used (anonymous plus the largest shared part of one process).";
     SERVICE_IO = "service_io_bytes_total", Counter, Some("bytes"), ["service", "replica", "op"],
-        "Bytes that a service replica's process tree read from or wrote to storage, of processes that may be looked at.";
+        "Bytes that a service replica's process tree read from or wrote to storage, without processes that the agent may not inspect.";
     SERVICE_PROCESSES = "service_processes", Gauge, None, ["service", "replica"],
         "Processes of a service replica's tree.";
     SERVICE_THREADS = "service_threads", Gauge, None, ["service", "replica"],
         "Threads of a service replica's tree.";
     SERVICE_RUN_DELAY = "service_run_delay_seconds_total", Counter, Some("seconds"),
         ["service", "replica"],
-        "Time that threads of a service replica waited for a CPU, once a second at most; absent above 256 threads.";
+        "Time that threads of a service replica waited for a CPU, read once per second at most; absent above 256 threads.";
     SERVICE_MIGRATIONS = "service_migrations_total", Counter, None, ["service", "replica"],
-        "Moves of a service replica's threads to another CPU, renewed every 10 s; absent above 256 threads.";
+        "Migrations of a service replica's threads to another CPU, read every 10 s; absent above 256 threads.";
     SERVICE_GPU_MEMORY = "service_gpu_memory_bytes", Gauge, Some("bytes"),
         ["service", "replica", "gpu"],
         "GPU memory of a service replica's process tree.";
     SERVICE_READY = "service_ready_seconds", Gauge, Some("seconds"), ["service", "replica"],
-        "Time from the start of a service replica to its first good health probe.";
+        "Time from the start of a service replica to its first successful health probe.";
 
     GPU_INFO = "gpu_info", Info, None, ["gpu", "uuid", "name", "driver"],
         "A GPU of the node: its number, name and driver.";
     GPU_ABSENT = "gpu_absent_info", Info, None, ["gpu", "uuid", "reason"],
-        "A GPU without values, and why; gpu_is_lost: it fell off the bus.";
+        "A GPU without values, and the reason; gpu_is_lost: it fell off the bus.";
     GPU_UTILIZATION = "gpu_utilization_ratio", Gauge, Some("ratio"), ["gpu", "uuid"],
         "Share of the driver's last sampling period (up to a second) in which the GPU ran a kernel.";
     GPU_MEMORY_UTILIZATION = "gpu_memory_utilization_ratio", Gauge, Some("ratio"), ["gpu", "uuid"],
@@ -199,11 +199,11 @@ families! {
     GPU_MEMORY_USED = "gpu_memory_used_bytes", Gauge, Some("bytes"), ["gpu", "uuid"],
         "Memory of the GPU in use.";
     GPU_MEMORY_TOTAL = "gpu_memory_total_bytes", Gauge, Some("bytes"), ["gpu", "uuid"],
-        "Memory that the GPU has.";
+        "Total memory of the GPU.";
     GPU_POWER = "gpu_power_watts", Gauge, Some("watts"), ["gpu", "uuid"],
-        "Power draw of the GPU, on recent ones averaged over a second; for energy use the counter.";
+        "Power draw of the GPU, averaged over a second on recent models; to compute energy, use the energy counter.";
     GPU_POWER_LIMIT = "gpu_power_limit_watts", Gauge, Some("watts"), ["gpu", "uuid"],
-        "Power limit that the GPU obeys.";
+        "Power limit in effect.";
     GPU_ENERGY = "gpu_energy_joules_total", Counter, Some("joules"), ["gpu", "uuid"],
         "Energy of the GPU since its driver was loaded.";
     GPU_TEMPERATURE = "gpu_temperature_celsius", Gauge, Some("celsius"), ["gpu", "uuid"],
@@ -212,15 +212,15 @@ families! {
         "Clock of the GPU by domain: graphics, sm, memory.";
     GPU_THROTTLE = "gpu_throttle_seconds_total", Counter, Some("seconds"),
         ["gpu", "uuid", "reason"],
-        "Time in which the GPU's clocks were held down, by reason: power, thermal, sync_boost, board_limit, reliability.";
+        "Time in which the GPU's clocks were throttled, by reason: power, thermal, sync_boost, board_limit, reliability.";
     GPU_THROTTLED = "gpu_throttled", Gauge, None, ["gpu", "uuid", "reason"],
-        "Whether the GPU's clocks are held down now (1) or not (0), by reason: power_cap, thermal, hardware, power_brake, sync_boost, application_clocks.";
+        "Whether the GPU's clocks are throttled now (1) or not (0), by reason: power_cap, thermal, hardware, power_brake, sync_boost, application_clocks.";
     GPU_ECC_ERRORS = "gpu_ecc_errors_total", Counter, None, ["gpu", "uuid", "kind"],
         "Memory errors of the GPU since its driver was loaded: corrected, uncorrected.";
     GPU_XIDS = "gpu_xid_errors_total", Counter, None, ["gpu", "uuid"],
-        "Critical errors (XID) that the driver told of this GPU since sampling began.";
+        "Critical errors (XID) that the driver reported for this GPU since sampling began.";
     GPU_XID_CODES = "gpu_xid_codes_total", Counter, None, ["gpu", "uuid", "xid"],
-        "Critical errors of this GPU since sampling began by their number (XID); unknown: the driver did not say which.";
+        "Critical errors of this GPU since sampling began by number (XID); unknown: the driver did not report the number.";
     GPU_LAST_XID = "gpu_last_xid", Gauge, None, ["gpu", "uuid"],
         "Number of the last critical error (XID); absent before the first.";
     GPU_NVLINK = "gpu_nvlink_bytes_total", Counter, Some("bytes"), ["gpu", "uuid", "direction"],
@@ -230,31 +230,31 @@ families! {
         "Memory of a MIG instance in use; it is part of the GPU's.";
     GPU_INSTANCE_MEMORY_TOTAL = "gpu_instance_memory_total_bytes", Gauge, Some("bytes"),
         ["gpu", "instance", "uuid"],
-        "Memory that a MIG instance has.";
+        "Total memory of a MIG instance.";
     GPU_PROCESS_MEMORY = "gpu_process_memory_bytes", Gauge, Some("bytes"), ["gpu", "role"],
-        "GPU memory of processes by role: service, script, client, extern (steps of this job), other (all else).";
+        "GPU memory of processes by role: service, script, client, extern (steps of this job), other (all others).";
     GPU_READING_AGE = "gpu_reading_age_seconds", Gauge, Some("seconds"), [],
-        "Time between the reading of the GPUs that a sample shows and the sample; their values are of that instant.";
+        "Age of the GPU values in a sample: time from their reading to the sample.";
 
     REQUESTS_SENT = "requests_sent_total", Counter, None, ["load"],
-        "Requests that a load has sent so far, all its workers together.";
+        "Requests that a load has sent so far, over all its workers.";
     REQUESTS = "requests_total", Counter, None, ["load", "outcome"],
         "Requests of a load that ended, by outcome: ok, failed.";
     REQUESTS_IN_FLIGHT = "inflight_requests", Gauge, None, ["load"],
-        "Requests of a load that wait for their answer now.";
+        "Requests of a load that are in flight.";
     REQUEST_DURATION_BUCKET = "request_duration_seconds_bucket", Histogram, Some("seconds"),
         ["load", "le"],
-        "Time of a load's successful requests to the end of their answers.";
+        "Time of a load's successful requests from their scheduled instant to the end of the response.";
     REQUEST_DURATION_SUM = "request_duration_seconds_sum", Histogram, Some("seconds"), ["load"],
-        "Time of a load's successful requests to the end of their answers.";
+        "Time of a load's successful requests from their scheduled instant to the end of the response.";
     REQUEST_DURATION_COUNT = "request_duration_seconds_count", Histogram, Some("seconds"), ["load"],
-        "Time of a load's successful requests to the end of their answers.";
+        "Time of a load's successful requests from their scheduled instant to the end of the response.";
     TTFT_BUCKET = "ttft_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
-        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+        "Time of a load's successful requests from their scheduled instant to the first token; absent before the first.";
     TTFT_SUM = "ttft_seconds_sum", Histogram, Some("seconds"), ["load"],
-        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+        "Time of a load's successful requests from their scheduled instant to the first token; absent before the first.";
     TTFT_COUNT = "ttft_seconds_count", Histogram, Some("seconds"), ["load"],
-        "Time of a load's successful requests from their planned instant to the first token; absent before the first.";
+        "Time of a load's successful requests from their scheduled instant to the first token; absent before the first.";
     INTER_TOKEN_BUCKET = "inter_token_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
         "Gaps between the tokens of a load's successful requests, counted when a request ends; absent before the first.";
     INTER_TOKEN_SUM = "inter_token_seconds_sum", Histogram, Some("seconds"), ["load"],
@@ -262,29 +262,29 @@ families! {
     INTER_TOKEN_COUNT = "inter_token_seconds_count", Histogram, Some("seconds"), ["load"],
         "Gaps between the tokens of a load's successful requests, counted when a request ends; absent before the first.";
     SCHEDULE_LAG_BUCKET = "schedule_lag_seconds_bucket", Histogram, Some("seconds"), ["load", "le"],
-        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
+        "Send delay of a load's successful requests, from their scheduled instant to the first byte written; absent before the first.";
     SCHEDULE_LAG_SUM = "schedule_lag_seconds_sum", Histogram, Some("seconds"), ["load"],
-        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
+        "Send delay of a load's successful requests, from their scheduled instant to the first byte written; absent before the first.";
     SCHEDULE_LAG_COUNT = "schedule_lag_seconds_count", Histogram, Some("seconds"), ["load"],
-        "Client lag of a load's successful requests, from their planned instant to the first byte written; absent before the first.";
+        "Send delay of a load's successful requests, from their scheduled instant to the first byte written; absent before the first.";
     TOKENS = "tokens_total", Counter, None, ["load", "kind"],
-        "Tokens of a load's answers so far.";
+        "Tokens of a load's responses so far.";
 
     LOG_LINES = "log_lines_total", Counter, None, ["result"],
-        "Log lines that were read to be sent, by what became of them: acknowledged, quarantined, filtered.";
+        "Log lines read for shipping, by result: acknowledged, quarantined, filtered.";
     LOG_UNSENT = "log_unsent_bytes", Gauge, Some("bytes"), [],
-        "Bytes of this node's logs that are not sent yet; they wait in the logs themselves.";
+        "Bytes of this node's logs that are not sent yet; the log files are the buffer.";
     ENGINE_POLLS = "engine_polls_total", Counter, None, ["service", "replica", "outcome"],
-        "Looks at a service's own metrics, by outcome: ok, failed, skipped (the one before had not ended).";
+        "Scrapes of a service's own metrics, by outcome: ok, failed, skipped (the previous one had not ended).";
     ENGINE_LEFT_OUT = "engine_left_out_series", Gauge, None, ["service", "replica"],
-        "Series of a service's own metrics that were left out at the last look because a bound was reached.";
+        "Series of a service's own metrics that were dropped at the last scrape because a limit was reached.";
 
     EXPORT_SAMPLES = "export_samples_total", Counter, None, ["outcome"],
-        "Values that were to be sent by remote write, by outcome: sent, refused (by the receiver), late (the clock jumped, or they are too old to be taken), dropped (no room).";
+        "Values for remote write, by outcome: sent, refused (by the receiver), late (the clock jumped, or they are too old to be accepted), dropped (the buffer was full).";
     EXPORT_REQUESTS = "export_requests_total", Counter, None, ["outcome"],
-        "Requests of remote write, by outcome: ok, refused, failed (and tried again).";
+        "Requests of remote write, by outcome: ok, refused, failed (and retried).";
     EXPORT_LAG = "export_lag_seconds", Gauge, Some("seconds"), [],
-        "Time from a tick to the receiver's answer, of the last tick that it took.";
+        "Time from a tick to the receiver's response, for the last accepted tick.";
     EXPORT_SPOOL = "export_spool_bytes", Gauge, Some("bytes"), [],
         "Values that wait to be sent by remote write.";
 
@@ -293,19 +293,19 @@ families! {
     AGENT_MEMORY = "agent_memory_bytes", Gauge, Some("bytes"), ["kind"],
         "Memory of the agent itself: resident, peak.";
     AGENT_COLLECT = "agent_collect_duration_seconds", Gauge, Some("seconds"), [],
-        "How long the last collection took.";
+        "Duration of the last collection.";
     AGENT_SOURCE_DURATION = "agent_source_duration_seconds", Gauge, Some("seconds"), ["source"],
-        "How long the last collection of a source took; gpu and devices are read beside the tick.";
+        "Duration of the last collection of a source; gpu and devices are read on threads of their own.";
     AGENT_TICK_LAG = "agent_tick_lag_seconds", Gauge, Some("seconds"), [],
-        "How late the last tick began.";
+        "Delay of the start of the last tick.";
     AGENT_MISSED_TICKS = "agent_missed_ticks_total", Counter, None, [],
         "Ticks without a sample: the agent was late, or the record could not be written in time.";
     AGENT_SERIES = "agent_series", Gauge, None, [],
         "Series of the last sample.";
     AGENT_DROPPED_SERIES = "agent_dropped_series", Gauge, None, [],
-        "Values of the last sample that were left out because a bound was reached.";
+        "Values of the last sample that were dropped because a limit was reached.";
     AGENT_SOURCE_ABSENT = "agent_source_absent_info", Info, None, ["source", "reason"],
-        "A source of samples that cannot be read here, and why.";
+        "A source of samples that cannot be read here, and the reason.";
 }
 
 /// Finds a family by its full name without [`PREFIX`].

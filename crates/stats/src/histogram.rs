@@ -8,7 +8,7 @@ use hdrhistogram::{
 
 use crate::rank::Quantile;
 
-/// Finest time that is told apart: below it lies the cost of reading the clock twice.
+/// Finest resolution: below it lies the cost of reading the clock twice.
 pub const LOWEST_NS: u64 = 100;
 
 /// Longest time, one hour; longer ones are counted as this.

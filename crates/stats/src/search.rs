@@ -1,9 +1,9 @@
-//! Search for the largest load that a service bears within its limits.
+//! Search for the highest load that a service sustains within its limits.
 //!
-//! A pure function of the probes so far, so that whoever has their results knows the next one: the
-//! coordinator, `aifb load`, a report. Below the first failure the load is tripled from probe to
-//! probe; then the bracket is narrowed in logarithms. A probe whose load was too large tells what
-//! the service can do (its answers a second), and the next two are put closely around that.
+//! A pure function of the probes so far: coordinator, `aifb load` and report compute the same next
+//! probe from their results. Below the first failure the load is tripled from probe to probe; then
+//! the bracket is narrowed in logarithms. A probe whose load was too high shows the capacity of the
+//! service (its responses per second), and the next two are placed close to it.
 
 use std::collections::BTreeMap;
 
@@ -232,8 +232,8 @@ struct Judged {
 
 impl Judged {
     fn of(range: &Range, probe: &ProbeRecord) -> Self {
-        // At a load of r/C = 1 + x answers take x s longer each second: beyond a third of the
-        // precision that is asked for it is the load.
+        // At a load of r/C = 1 + x answers take x s longer each second: above a third of the
+        // requested precision, the load is the cause.
         let piles_up = !range.whole
             && probe.response_growth.is_some_and(|growth| {
                 growth.slope > range.within / 3.0 && growth.slope - growth.error > 0.0
@@ -263,18 +263,18 @@ impl Judged {
             probe.objectives.iter().max_by(|a, b| used(a).total_cmp(&used(b)))
         };
         let why = match (failed, probe.response_growth) {
-            (Some(one), _) => told(one),
+            (Some(one), _) => describe(one),
             (None, Some(growth)) if piles_up => format!(
-                "requests pile up: answers take {:.1} ms longer each second",
+                "requests queue up: response times grow by {:.1} ms per second",
                 growth.slope * 1e3
             ),
-            (None, _) => closest().map_or_else(String::new, told),
+            (None, _) => closest().map_or_else(String::new, describe),
         };
         Self { passed, certain, piles_up, why }
     }
 }
 
-fn told(one: &Objective) -> String {
+fn describe(one: &Objective) -> String {
     format!(
         "{}: {} of {} beyond the limit, {:.1} % allowed",
         one.name,

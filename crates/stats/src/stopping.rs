@@ -1,7 +1,7 @@
-//! Whether a load should end before its time: error budget, saturation, steady state.
+//! Evaluates the stop rules of a load: error budget, saturation, steady state.
 //!
-//! A [`Judge`] is told the figures of the whole load once a second and says when a rule is
-//! fulfilled, and why. It knows no clock and no files, so what it does can be tried on any series.
+//! A [`Judge`] receives the figures of the whole load once per second and reports which rule is
+//! fulfilled, and why. It uses no clock and no files, so it can be tested on any series.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,13 +1,21 @@
 //! The command line.
 
+mod load;
 mod model;
+mod search;
 mod wire;
 mod workload;
 
 use std::path::PathBuf;
 
-use aifb_schema::units::{Name, Rate, Share, Span};
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use aifb_schema::{
+    recipe::{DRIVERS, Driver},
+    units::{Name, Rate, Share, Span},
+};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use crate::mock;
 
@@ -63,37 +71,6 @@ pub(crate) enum Command {
     Merge,
 }
 
-/// Protocols, by the recipe's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DriverWord {
-    /// OpenAI's completions.
-    OpenaiCompletions,
-    /// OpenAI's chat completions.
-    OpenaiChat,
-    /// OpenAI's embeddings.
-    OpenaiEmbeddings,
-    /// Documents ranked for a query.
-    Rerank,
-    /// Ollama's own API: an answer to a prompt.
-    OllamaGenerate,
-    /// Ollama's own API: an answer in a chat.
-    OllamaChat,
-    /// Ollama's own API: embeddings.
-    OllamaEmbed,
-    /// KServe's version 2 protocol over HTTP: Triton and others.
-    KserveHttp,
-    /// The same over gRPC; decoupled models stream their answers.
-    KserveGrpc,
-    /// Triton's generate endpoints.
-    TritonGenerate,
-    /// SQL: a mix of select, insert, update and delete.
-    Postgresql,
-    /// Plain HTTP requests.
-    Http,
-    /// A program, run once per request.
-    Command,
-}
-
 /// Distribution of the gaps between requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProcessWord {
@@ -113,11 +90,11 @@ pub(crate) enum ProcessWord {
 )]
 pub(crate) struct Run {
     /// Protocol.
-    #[arg(long, value_enum)]
-    pub(crate) driver: DriverWord,
+    #[arg(long, value_parser = drivers())]
+    pub(crate) driver: Driver,
     /// Address of the service: http://host:port, postgresql://user@host:port/database.
     /// Repeatable: requests are spread over all.
-    #[arg(long, value_name = "URL", required_unless_present = "program")]
+    #[arg(long, value_name = "URL")]
     pub(crate) url: Vec<String>,
     /// Number of requests in flight; when one ends, the next is sent (closed loop).
     #[arg(long, value_name = "N")]
@@ -172,12 +149,12 @@ pub(crate) struct Run {
     pub(crate) search: SearchOptions,
     #[command(flatten)]
     pub(crate) join: JoinOptions,
-    /// Method (driver http).
-    #[arg(long, value_name = "METHOD", default_value = "GET")]
-    pub(crate) method: String,
+    /// Method (driver http) [default: GET].
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
     /// Path and query (driver http) [default: the path of the URL].
-    #[arg(long, value_name = "PATH", default_value = "/")]
-    pub(crate) path: String,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
     /// Header `name: value` (driver http); repeatable.
     #[arg(long, value_name = "HEADER")]
     pub(crate) header: Vec<String>,
@@ -194,6 +171,10 @@ pub(crate) struct Run {
     /// recipe's section `kserve`, as JSON.
     #[arg(long, value_name = "JSON")]
     pub(crate) kserve: Option<String>,
+    /// Any key of the recipe's load (docs/reference/recipe.md), such as connection.engine=hyper,
+    /// llm.extra.temperature=0 or stop.steady.for=20s. It wins over the other options; repeatable.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) option: Vec<String>,
     /// Keep the rows, histograms and result.json in this folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
@@ -209,6 +190,15 @@ pub(crate) struct Run {
     /// Program and arguments (driver command), after `--`.
     #[arg(last = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<String>,
+}
+
+/// The drivers' words, with their meaning in the help.
+fn drivers() -> impl TypedValueParser<Value = Driver> {
+    let words = DRIVERS
+        .iter()
+        .map(|spec| PossibleValue::new(spec.word).help(spec.doc.trim_end_matches('.')));
+    PossibleValuesParser::new(words)
+        .try_map(|word| Driver::from_word(&word).ok_or_else(|| format!("unknown driver '{word}'")))
 }
 
 /// Options of a load whose workers synchronize through files.

@@ -1,14 +1,10 @@
 //! Options of `run` for requests to a model, besides the prompt.
 
-use std::collections::BTreeMap;
-
-use aifb_schema::{
-    recipe::{Load, Ollama, check_model},
-    units::Span,
-};
+use aifb_schema::units::Span;
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use super::load::{Settings, given};
 use crate::error::Fatal;
 
 /// Options of the drivers for models.
@@ -42,37 +38,29 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// Writes the options into a load.
+    /// The load's section `llm`, as far as the options say.
     ///
     /// # Errors
-    /// If one is not JSON of the right kind, or has no meaning for the driver.
-    pub(crate) fn apply(&self, load: &mut Load) -> Result<(), Fatal> {
-        load.stream = self.no_stream.then_some(false);
-        load.batch = self.batch;
-        load.dimensions = self.dimensions;
-        if let Some(text) = &self.extra {
-            load.extra = serde_json::from_str::<BTreeMap<String, Value>>(text)
-                .map_err(|error| wrong("--extra", error, r#"'{"temperature": 0.7}'"#))?;
-        }
-        if let Some(text) = &self.tools {
-            load.tools = serde_json::from_str(text)
-                .map_err(|error| wrong("--tools", error, r#"'[{"type": "function", …}]'"#))?;
-        }
-        let default = Ollama::default();
-        let ollama = Ollama {
-            pull: self.pull,
-            deadline: self.load_deadline.unwrap_or(default.deadline),
-            keep_alive: self.keep_alive.clone(),
-            ..default.clone()
-        };
-        load.ollama = (ollama != default).then_some(ollama);
-        check_model(load).map_err(|complaint| {
-            let fatal = Fatal::usage(complaint.message);
-            match complaint.hint {
-                Some(hint) => fatal.hint(hint),
-                None => fatal,
-            }
-        })
+    /// If one is not JSON of the right kind.
+    pub(crate) fn settings(&self) -> Result<Settings, Fatal> {
+        let extra = self.extra.as_deref().map(|text| {
+            serde_json::from_str::<Map<String, Value>>(text)
+                .map_err(|error| wrong("--extra", error, r#"'{"temperature": 0.7}'"#))
+        });
+        let tools = self.tools.as_deref().map(|text| {
+            serde_json::from_str::<Vec<Value>>(text)
+                .map_err(|error| wrong("--tools", error, r#"'[{"type": "function", …}]'"#))
+        });
+        Ok(given([
+            ("llm.stream", self.no_stream.then_some(Value::Bool(false))),
+            ("llm.extra", extra.transpose()?.map(Value::from)),
+            ("llm.tools", tools.transpose()?.map(Value::from)),
+            ("llm.batch", self.batch.map(Value::from)),
+            ("llm.dimensions", self.dimensions.map(Value::from)),
+            ("llm.ollama.pull", self.pull.then_some(Value::Bool(true))),
+            ("llm.ollama.keep_alive", self.keep_alive.as_ref().map(|time| json!(time))),
+            ("llm.ollama.deadline", self.load_deadline.map(|time| json!(time))),
+        ]))
     }
 }
 

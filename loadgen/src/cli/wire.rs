@@ -2,9 +2,10 @@
 
 use std::{fs::File, io::Read as _, path::PathBuf};
 
-use aifb_schema::recipe::{Engine, HttpVersion, Load, Tls};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
+use super::load::{Settings, given, word};
 use crate::error::Fatal;
 
 /// HTTP implementations.
@@ -18,22 +19,12 @@ pub(crate) enum EngineWord {
     Raw,
 }
 
-impl From<EngineWord> for Engine {
-    fn from(word: EngineWord) -> Self {
-        match word {
-            EngineWord::Auto => Self::Auto,
-            EngineWord::Hyper => Self::Hyper,
-            EngineWord::Raw => Self::Raw,
-        }
-    }
-}
-
 /// HTTP engine, TLS and API key.
 #[derive(Debug, Args)]
 pub(crate) struct Wire {
-    /// HTTP engine: auto selects raw for HTTP/1.1 and hyper for HTTP/2.
-    #[arg(long, value_enum, default_value = "auto")]
-    engine: EngineWord,
+    /// HTTP engine [default: auto, which selects raw for HTTP/1.1 and hyper for HTTP/2].
+    #[arg(long, value_enum)]
+    engine: Option<EngineWord>,
     /// Use HTTP/2, with a separate connection for each request in flight.
     #[arg(long)]
     http2: bool,
@@ -73,20 +64,20 @@ const KEY_BYTES_MAX: u64 = 64 * 1024;
 const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 
 impl Wire {
-    /// Writes the options into a load.
-    pub(crate) fn apply(&self, load: &mut Load) {
-        load.engine = self.engine.into();
-        load.http_version = self.http2.then_some(HttpVersion::Http2);
-        load.quick_ack = self.no_quick_ack.then_some(false);
-        let tls = Tls {
-            ca: self.ca.clone(),
-            cert: self.cert.clone(),
-            key: self.key.clone(),
-            insecure: self.insecure,
-            server_name: self.server_name.clone(),
-        };
-        load.tls = (tls != Tls::default()).then_some(tls);
-        load.api_key_header.clone_from(&self.api_key_header);
+    /// The load's section `connection`, as far as the options say.
+    pub(super) fn settings(&self) -> Settings {
+        let text = |given: &Option<String>| given.as_ref().map(|text| json!(text));
+        given([
+            ("connection.engine", self.engine.and_then(word).map(Value::from)),
+            ("connection.http_version", self.http2.then(|| json!("2"))),
+            ("connection.quick_ack", self.no_quick_ack.then_some(Value::Bool(false))),
+            ("connection.tls.ca", text(&self.ca)),
+            ("connection.tls.cert", text(&self.cert)),
+            ("connection.tls.key", text(&self.key)),
+            ("connection.tls.insecure", self.insecure.then_some(Value::Bool(true))),
+            ("connection.tls.server_name", text(&self.server_name)),
+            ("connection.api_key_header", text(&self.api_key_header)),
+        ])
     }
 
     /// The API key, if there is one. It is never passed on the command line, which everybody on the

@@ -3,11 +3,10 @@
 
 use std::path::PathBuf;
 
-use aifb_schema::recipe::{self, Load};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::error::Fatal;
+use super::load::{Settings, given};
 
 /// Dataset, arrivals and stop rules.
 #[derive(Debug, Args)]
@@ -37,9 +36,9 @@ pub(crate) struct WorkloadOptions {
     /// Send the same prompt in each request, instead of synthetic ones.
     #[arg(long, value_name = "TEXT", conflicts_with = "dataset")]
     pub(crate) prompt: Option<String>,
-    /// Source of the prompts: synthetic, ids, sharegpt:FILE or jsonl:FILE.
-    #[arg(long, value_name = "KIND", default_value = "synthetic")]
-    pub(crate) dataset: String,
+    /// Source of the prompts: synthetic, ids, sharegpt:FILE or jsonl:FILE [default: synthetic].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) dataset: Option<String>,
     /// Local tokenizer.json with which tokens are counted.
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
@@ -62,98 +61,56 @@ pub(crate) struct WorkloadOptions {
     /// or e2e_p99.
     #[arg(long, value_name = "FIGURE")]
     pub(crate) stop_steady: Option<String>,
-    /// Set any key of the recipe's load, such as stop.steady.for=20s or dataset.shuffle=false.
-    /// Repeatable.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub(crate) set: Vec<String>,
 }
 
 impl WorkloadOptions {
-    /// Completes `arrival`, the recipe's value for the rate or concurrency.
-    pub(crate) fn arrival(&self, arrival: &mut Value) -> Result<(), Fatal> {
-        if let Some(trace) = &self.trace {
-            *arrival = json!({"trace": trace, "speed": self.speed.unwrap_or(1.0)});
-        }
-        if let Some(burstiness) = self.burstiness {
-            set(arrival, &format!("burstiness={burstiness}"))?;
-        }
-        match &self.ramp_from {
-            Some(from) => set(arrival, &format!("ramp.from={from}")),
-            None => Ok(()),
-        }
+    /// Keys of the load, as far as the options say; `asks` where the driver asks a model.
+    pub(crate) fn settings(&self, asks: bool) -> Settings {
+        let trace = self.trace.as_ref().map(|trace| {
+            let speed = self.speed.unwrap_or(1.0);
+            json!({"trace": trace, "speed": speed})
+        });
+        let (kind, file) = match self.dataset.as_deref().map(|text| (text, text.split_once(':'))) {
+            Some((_, Some((kind, file)))) => (Some(kind), Some(file)),
+            Some((kind, None)) => (Some(kind), None),
+            None if self.prompt.is_some() => (Some("prompt"), None),
+            None => ((asks || self.shapes_prompts()).then_some("synthetic"), None),
+        };
+        let prefix = self
+            .prefix_tokens
+            .map(|tokens| json!({"tokens": tokens, "groups": self.prefix_groups}));
+        given([
+            ("arrival", trace),
+            ("dataset.kind", kind.map(Value::from)),
+            ("dataset.prompt", self.prompt.as_ref().map(|prompt| json!(prompt))),
+            ("dataset.file", file.map(Value::from)),
+            ("dataset.tokenizer", self.tokenizer.as_ref().map(|path| json!(path))),
+            ("dataset.prefix", prefix),
+            ("stop.saturation", self.stop_saturation.then(|| json!({}))),
+        ])
     }
 
-    /// The load with what these options say, checked by the recipe's rules.
-    pub(crate) fn apply(&self, load: &Load) -> Result<Load, Fatal> {
-        let mut value = serde_json::to_value(load).map_err(|error| wrong(&error))?;
-        if let Value::Object(keys) = &mut value {
-            keys.insert("dataset".to_owned(), self.dataset());
-        }
-        for (path, given) in [
+    /// Whether an option says how prompts look.
+    fn shapes_prompts(&self) -> bool {
+        let lengths = [&self.input_tokens, &self.output_tokens, &self.turns];
+        let shaped = self.prefix_tokens.is_some() || self.tokenizer.is_some();
+        shaped || lengths.into_iter().any(Option::is_some)
+    }
+
+    /// Keys whose values are texts in the recipe's form: a number, a word, or a map in YAML.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let burstiness = self.burstiness.map(|shape| shape.to_string());
+        [
+            ("arrival.burstiness", &burstiness),
+            ("arrival.ramp.from", &self.ramp_from),
             ("dataset.input_tokens", &self.input_tokens),
             ("dataset.output_tokens", &self.output_tokens),
             ("dataset.turns.count", &self.turns),
             ("stop.errors", &self.stop_errors),
             ("stop.steady.metric", &self.stop_steady),
-        ] {
-            if let Some(given) = given {
-                set(&mut value, &format!("{path}={given}"))?;
-            }
-        }
-        if self.stop_saturation {
-            set(&mut value, "stop.saturation={}")?;
-        }
-        for one in &self.set {
-            set(&mut value, one)?;
-        }
-        let load: Load = serde_json::from_value(value).map_err(|error| wrong(&error))?;
-        match recipe::check_workload(&load).into_iter().next() {
-            None => Ok(load),
-            Some(complaint) => {
-                let fatal = Fatal::usage(complaint.message);
-                Err(match complaint.hint {
-                    Some(hint) => fatal.hint(hint),
-                    None => fatal,
-                })
-            }
-        }
+        ]
+        .into_iter()
+        .filter_map(|(path, given)| Some(format!("{path}={}", given.as_ref()?)))
+        .collect()
     }
-
-    fn dataset(&self) -> Value {
-        let (kind, file) = match (&self.prompt, self.dataset.split_once(':')) {
-            (Some(_), _) => ("prompt", None),
-            (None, Some((kind, file))) => (kind, Some(file)),
-            (None, None) => (self.dataset.as_str(), None),
-        };
-        let prefix = self
-            .prefix_tokens
-            .map(|tokens| json!({"tokens": tokens, "groups": self.prefix_groups}));
-        let mut keys = serde_json::Map::new();
-        for (key, given) in [
-            ("kind", Some(json!(kind))),
-            ("prompt", self.prompt.as_ref().map(|prompt| json!(prompt))),
-            ("file", file.map(|file| json!(file))),
-            ("tokenizer", self.tokenizer.as_ref().map(|path| json!(path))),
-            ("prefix", prefix),
-        ] {
-            if let Some(given) = given {
-                keys.insert(key.to_owned(), given);
-            }
-        }
-        Value::Object(keys)
-    }
-}
-
-fn set(value: &mut Value, one: &str) -> Result<(), Fatal> {
-    recipe::apply_set(value, one).map_err(|complaint| {
-        let fatal = Fatal::usage(format!("reading '{one}': {}", complaint.message));
-        match complaint.hint {
-            Some(hint) => fatal.hint(hint),
-            None => fatal,
-        }
-    })
-}
-
-fn wrong(error: &serde_json::Error) -> Fatal {
-    Fatal::usage(format!("reading the options: {}", error.to_string().replace('`', "'")))
 }

@@ -249,7 +249,7 @@ pub(super) async fn lane(cx: Rc<Context>, due: Due) {
     cx.changed.notify_one();
 }
 
-/// A request that has begun: when it is dropped before its end it was cancelled.
+/// A started request; dropping it before its end counts it as cancelled.
 struct Flight<'a> {
     cx: &'a Context,
     row: Row,

@@ -57,7 +57,7 @@ pub(crate) fn own_cpus() -> u32 {
 
 /// Keeps the calling thread on one of the step's own CPUs, another for each task of the node, so
 /// that it neither loses its caches nor waits behind another of our threads. Outside of a step
-/// nobody says which tasks there are, so nothing is pinned.
+/// the tasks are unknown, so nothing is pinned.
 ///
 /// # Errors
 /// If the system refuses what it has just named.

@@ -274,7 +274,7 @@ impl Drive {
                 self.stopped.get_or_insert(reason);
                 now
             }
-            // The controlling thread is gone: nobody waits for the answers.
+            // The controlling thread is gone: no one waits for the responses.
             None => {
                 self.stopped.get_or_insert_with(|| "the program ends".to_owned());
                 now

@@ -1,4 +1,4 @@
-//! An answer that is read in one of two ways, by what was asked for.
+//! A response that is read in one of two ways, depending on the request.
 
 use crate::{
     fault::Fault,

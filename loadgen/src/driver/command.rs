@@ -48,7 +48,7 @@ impl Driver for Command {
     async fn prepare(job: &Job) -> Result<Self, Fatal> {
         let load = &job.plan.load;
         let mut environment = vec![("AIFB_LOAD".to_owned(), load.name.to_string())];
-        let mut words = load.command.clone();
+        let mut words = load.command.clone().unwrap_or_default().argv;
         if let Some(endpoint) = job.plan.endpoints.first() {
             let port = endpoint.port.to_string();
             for (word, name, value) in [
@@ -62,7 +62,7 @@ impl Driver for Command {
         }
         if words.is_empty() {
             return Err(Fatal::usage(format!("load '{}': command is empty", load.name))
-                .hint("command: [program, argument, …]"));
+                .hint("command: {argv: [program, argument, …]}"));
         }
         let program = words.remove(0);
         Ok(Self { program, arguments: words, environment })

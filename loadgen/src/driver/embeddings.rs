@@ -43,7 +43,7 @@ impl Protocol for Embeddings {
         let load = &job.plan.load;
         let model = llm::json(&llm::model(job, wire).await);
         let mut defaults = Vec::new();
-        if let Some(dimensions) = load.dimensions {
+        if let Some(dimensions) = load.llm().dimensions {
             defaults.push(("dimensions", Value::from(dimensions)));
         }
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -51,10 +51,10 @@ impl Protocol for Embeddings {
             route: Route::post("/embeddings").under("/v1").json().accept(JSON).ready(),
             asked: Asked::new(job)?,
             before: format!(r#"{{"model":{model},"input":"#),
-            after: format!("{}}}", llm::members(&defaults, &load.extra)),
+            after: format!("{}}}", llm::members(&defaults, &load.llm().extra)),
             expected: Expected {
                 vectors: size(llm::batch(load)),
-                dimensions: load.dimensions.map(size),
+                dimensions: load.llm().dimensions.map(size),
             },
         })
     }

@@ -51,7 +51,7 @@ impl Asked {
 
 /// Texts of each request.
 pub(super) fn batch(load: &Load) -> u32 {
-    load.batch.unwrap_or_else(|| load.driver.default_batch())
+    load.llm().batch.unwrap_or_else(|| load.driver.default_batch())
 }
 
 /// A text as JSON.
@@ -79,7 +79,7 @@ pub(super) fn members<'a>(
     text
 }
 
-/// Model of a request where nobody names one: servers of a single model take any.
+/// Model of a request if none is named: servers with a single model accept any.
 const UNNAMED: &str = "default";
 
 /// Longest wait for the list of models.

@@ -42,7 +42,7 @@ pub(crate) struct Ollama {
 impl Protocol for Ollama {
     async fn prepare(job: &Job, wire: &Wire) -> Result<Self, Fatal> {
         let load = &job.plan.load;
-        let wanted = load.ollama.clone().unwrap_or_default();
+        let wanted = load.llm().ollama.clone().unwrap_or_default();
         let model = llm::model(job, wire).await;
         if job.rank == 0 {
             let until = Instant::now() + wanted.deadline.get();
@@ -58,13 +58,13 @@ impl Protocol for Ollama {
             let ready = servers.map(|server| async move { server.make_ready().await });
             futures_util::future::try_join_all(ready).await?;
         }
-        let stream = load.stream.unwrap_or(true);
-        let mut extra: Map<String, Value> = load.extra.clone().into_iter().collect();
+        let stream = load.llm().stream.unwrap_or(true);
+        let mut extra: Map<String, Value> = load.llm().extra.clone().into_iter().collect();
         let options = extra.remove("options");
         let mut defaults = vec![("stream", Value::from(stream))];
         defaults.extend(keep_alive(&wanted).map(|value| ("keep_alive", value)));
-        if !load.tools.is_empty() {
-            defaults.push(("tools", Value::from(load.tools.clone())));
+        if !load.llm().tools.is_empty() {
+            defaults.push(("tools", Value::from(load.llm().tools.clone())));
         }
         let generates = load.driver.has_tokens();
         if !generates {
@@ -180,7 +180,7 @@ impl Server<'_> {
             object.insert("keep_alive".to_owned(), value);
         }
         let request = Route::post(path).json().ready().request(body.to_string());
-        let hint = "pull the model: ollama: {pull: true} in the load, or --pull";
+        let hint = "pull the model: llm: {ollama: {pull: true}} in the load, or --pull";
         match self.wire.json(self.target, &request, self.left()).await {
             Ok(answer) => match answer.get("error").filter(|error| !error.is_null()) {
                 None => Ok(()),
@@ -218,7 +218,7 @@ impl Server<'_> {
     }
 }
 
-/// A line for whoever waits for the start.
+/// Prints progress before the start.
 pub(super) fn say(line: &str) {
     // A closed standard error is no reason not to start.
     let _ignored = writeln!(std::io::stderr(), "aifb-loadgen: {line}");

@@ -143,7 +143,7 @@ impl Line {
         }
     }
 
-    /// Whether it has what the user asked for: text or a tool call.
+    /// Whether it has output for the user: text or a tool call.
     fn has_output(&self) -> bool {
         self.response.0 || self.message.content.0 || self.message.tool_calls.0
     }

@@ -37,7 +37,8 @@ impl Protocol for OpenAi {
     async fn prepare(job: &Job, wire: &Wire) -> Result<Self, Fatal> {
         let load = &job.plan.load;
         let chat = load.driver == Word::OpenaiChat;
-        let stream = load.stream.unwrap_or(true);
+        let wanted = load.llm();
+        let stream = wanted.stream.unwrap_or(true);
         let model = llm::json(&llm::model(job, wire).await);
         let key = if chat { "messages" } else { "prompt" };
         let (path, accept) = (
@@ -49,12 +50,12 @@ impl Protocol for OpenAi {
             defaults.push(("stream", Value::from(true)));
             defaults.push(("stream_options", serde_json::json!({"include_usage": true})));
         }
-        if !load.tools.is_empty() {
-            defaults.push(("tools", Value::from(load.tools.clone())));
+        if !wanted.tools.is_empty() {
+            defaults.push(("tools", Value::from(wanted.tools.clone())));
         }
-        let after = format!("{}}}", llm::members(&defaults, &load.extra));
+        let after = format!("{}}}", llm::members(&defaults, &wanted.extra));
         defaults.push(("ignore_eos", Value::from(true)));
-        let after_exact = format!("{}}}", llm::members(&defaults, &load.extra));
+        let after_exact = format!("{}}}", llm::members(&defaults, &wanted.extra));
         Ok(Self {
             chat,
             stream,

@@ -76,7 +76,7 @@ impl Counts {
 pub(crate) struct Stream {
     /// `[DONE]` was seen.
     done: bool,
-    /// A choice said why it ended.
+    /// A choice has a finish reason.
     finished: bool,
     counts: Counts,
 }
@@ -204,7 +204,7 @@ struct Delta {
 }
 
 impl Choice {
-    /// Whether it has what the user asked for: text or a tool call.
+    /// Whether it has output for the user: text or a tool call.
     fn has_output(&self) -> bool {
         let parts = [&self.delta, &self.message];
         self.text.0 || parts.iter().any(|part| part.content.0 || part.tool_calls.0)

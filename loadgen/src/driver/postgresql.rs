@@ -34,7 +34,7 @@ const SETUP_MAX: Duration = Duration::from_secs(600);
 /// Time between two looks for the table.
 const SETUP_LOOK: Duration = Duration::from_millis(50);
 
-/// Comment by which a table is known to be ours, so that nobody's data is dropped.
+/// Comment that marks a table as ours, so that no other data is dropped.
 const MARK: &str = "made by aifb-loadgen";
 
 /// An operation.

@@ -1,4 +1,4 @@
-//! Protocols over HTTP: what is asked and what an answer means, without sockets.
+//! Protocols over HTTP: requests and the interpretation of responses, without sockets.
 //!
 //! A new protocol is one file with a type that is a [`Protocol`], and one line in
 //! [`crate::registry`]. [`super::any::over_http`] makes a driver of it, on every engine.

@@ -35,7 +35,7 @@ pub(crate) struct Rerank {
 #[derive(Debug, Clone, Copy)]
 struct Expected {
     documents: usize,
-    /// Fewer than there are documents, where only the best were asked for.
+    /// Fewer than there are documents if only the best were requested.
     results: usize,
 }
 
@@ -44,13 +44,13 @@ impl Protocol for Rerank {
         let load = &job.plan.load;
         let model = llm::json(&llm::model(job, wire).await);
         let documents = usize::try_from(llm::batch(load)).unwrap_or(usize::MAX);
-        let best = load.extra.get("top_n").and_then(Value::as_u64).filter(|best| *best > 0);
+        let best = load.llm().extra.get("top_n").and_then(Value::as_u64).filter(|best| *best > 0);
         let best = best.map_or(documents, |best| usize::try_from(best).unwrap_or(documents));
         Ok(Self {
             route: Route::post("/rerank").under("/v1").json().accept("application/json").ready(),
             asked: Asked::new(job)?,
             before: format!(r#"{{"model":{model},"query":"#),
-            after: format!("{}}}", llm::members(&[], &load.extra)),
+            after: format!("{}}}", llm::members(&[], &load.llm().extra)),
             expected: Expected { documents, results: best.min(documents) },
         })
     }

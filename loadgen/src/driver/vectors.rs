@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Length {
 }
 
 /// Refuses what is not `count` vectors of `dimensions` numbers each (of equal length, where
-/// nobody said how long).
+/// no length was requested).
 pub(super) fn check(
     vectors: &[Length],
     count: usize,

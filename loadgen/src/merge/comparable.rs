@@ -90,7 +90,7 @@ impl Others {
         if seen.content_events > 1
             && let Some(tokens) = seen.output_tokens.filter(|tokens| *tokens > 0)
         {
-            // The tokens of each event are known to nobody; of all of them together they are.
+            // The tokens of each event are unknown; only their sum is known.
             let events = u64::from(seen.content_events);
             let gaps = self.times.entry("itl_infperf").or_default();
             for gap in seen.gaps.iter() {

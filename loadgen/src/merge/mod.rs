@@ -161,7 +161,7 @@ fn stopped_because(job: &Job, parts: &[Part]) -> Option<StoppedBecause> {
     }
 }
 
-/// The plan. What is asked is the same for all workers.
+/// The plan. The requests are the same for all workers.
 fn plan_record(job: &Job, parts: &[Part]) -> PlanRecord {
     let records = || parts.iter().map(|part| &part.record.workload);
     let first = records().find(|record| !record.hash.is_empty()).cloned().unwrap_or_default();
@@ -283,7 +283,7 @@ fn client(job: &Job, parts: &[Part], tally: &Tally) -> ClientRecord {
         cpu_seconds: seconds(cpu_ns),
         cpu_us_per_token: (tokens > 0).then(|| float(cpu_ns) / 1e3 / float(tokens)),
         peak_rss_bytes: clients().map(|client| client.peak_rss_bytes).max().unwrap_or(0),
-        quick_ack: load.driver.over_http().then(|| load.quick_ack.unwrap_or(true)),
+        quick_ack: load.driver.over_http().then(|| load.connection().quick_ack.unwrap_or(true)),
         start_skew_ns: skew.filter(|_| clients().count() > 1),
         clock_error_ns: clients().map(|client| client.clock_error_ns).max(),
         // The coordinator knows them.

@@ -141,7 +141,12 @@ mod tests {
     #[test]
     fn what_workers_left_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(result(plan(folder.path())).unwrap_err().to_string().contains("no worker left"));
+        assert!(
+            result(plan(folder.path()))
+                .unwrap_err()
+                .to_string()
+                .contains("no record of any worker")
+        );
         // Three workers were killed, the last before it wrote anything.
         leave(folder.path(), 0, 3, false, 8, 5);
         leave(folder.path(), 1, 3, false, 10, 10);

@@ -60,7 +60,7 @@ macro_rules! faults {
 }
 
 faults! {
-    /// The role alone, with an empty text, long before the first token.
+    /// Only the role, with an empty text, long before the first token.
     RoleFirst = "role-first", Chat, Usage;
     /// null as content, usage and finish reason, long before the first token.
     NullFirst = "null-first", Chat, Usage;
@@ -98,7 +98,7 @@ faults! {
     SplitUtf8 = "split-utf8", Streams, Usage;
     /// An event of 1 MiB.
     Fat = "fat", Streams, Usage;
-    /// Compressed, though nobody asked for it.
+    /// Compressed, although not requested.
     Gzip = "gzip", All, Usage;
     /// Chunk sizes with leading zeros, capital digits and extensions.
     ChunkExtensions = "chunk-extensions", All, Usage;
@@ -150,7 +150,7 @@ faults! {
     Status429 = "status-429", All, Fails(Class::Status4xx);
     /// Status 500.
     Status500 = "status-500", All, Fails(Class::Status5xx);
-    /// One vector or score less than asked for.
+    /// One vector or score less than requested.
     ShortList = "short-list", Lists, Fails(Class::VerifyMismatch);
     /// One vector shorter than the others, or one score twice.
     OddList = "odd-list", Lists, Fails(Class::VerifyMismatch);

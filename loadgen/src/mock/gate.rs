@@ -36,7 +36,7 @@ pub(super) enum Hold {
 pub(super) struct Gate {
     /// Whoever has it is at the head of the queue; fair.
     line: Semaphore,
-    /// When each slot that nobody holds is (or was) free.
+    /// When each unused slot is (or was) free.
     free: RefCell<BinaryHeap<Reverse<u64>>>,
     returned: Notify,
     hold: Hold,
@@ -67,7 +67,7 @@ impl Gate {
 
     /// Waits for a slot. Dropping the future leaves the queue.
     pub(super) async fn enter(&self, arrived: u64) -> Slot<'_> {
-        // The semaphore is never closed; if it were, nobody would have to wait.
+        // The semaphore is never closed; if it were, no request would have to wait.
         let _head = self.line.acquire().await;
         let start = loop {
             let next = self.free.borrow().peek().map(|Reverse(at)| *at);

@@ -45,7 +45,7 @@ impl Schedule {
 /// What the server did so far: its own truth about itself.
 #[derive(Debug, Default)]
 pub(super) struct Truth {
-    /// Answers begun.
+    /// Responses started.
     pub(super) answers: Cell<u64>,
     /// Events sent.
     pub(super) events: Cell<u64>,

@@ -2,10 +2,10 @@
 //! trace, where one is replayed).
 //!
 //! An open load has one schedule for all workers: arrival i of a phase belongs to worker
-//! i mod size. So the union is exactly the process that was asked for, the counts differ by at
-//! most one (remainders go to low ranks), and the schedule does not depend on how many workers
-//! share it. A closed load has no send times; its plan is the number of slots, when they begin and
-//! when they stop.
+//! i mod size. So the union is exactly the requested process, the counts differ by at most one
+//! (remainders go to low ranks), and the schedule does not depend on how many workers share it. A
+//! closed load has no send times; its plan is the number of slots, when they begin and when they
+//! stop.
 
 mod ask;
 mod schedule;

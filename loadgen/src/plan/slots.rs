@@ -30,7 +30,7 @@ impl Pause {
         }
     }
 
-    /// The pause after the request with this key: the same whoever sends it.
+    /// The think time after the request with this key; independent of the worker.
     pub(crate) fn after(self, key: u64) -> u64 {
         match self {
             Self::Fixed(ns) => ns,

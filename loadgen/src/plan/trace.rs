@@ -45,7 +45,7 @@ struct Entry {
 /// A trace, ready to be replayed: its first request is due at once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Trace {
-    /// Ascending offsets from the start, at the speed asked for.
+    /// Ascending offsets from the start, at the requested speed.
     times: Vec<u64>,
     lengths: Vec<Lengths>,
     /// Requests before the measured part.
@@ -171,7 +171,7 @@ fn from_json(text: &str) -> Result<Entry, String> {
     entry(at, line.input_length, line.output_length)
 }
 
-/// A recorded request that failed has no answer's length: as few tokens as can be asked for.
+/// A recorded request that failed has no response length: the minimum is requested.
 fn entry(at: f64, input: Option<u64>, output: Option<u64>) -> Result<Entry, String> {
     let length = |count: Option<u64>| {
         count.map(|count| {
@@ -300,8 +300,8 @@ mod tests {
             ("{\"timestamp\": 1, \"input_length\": 99999999999}", "too many"),
             ("{\"timestamp\": 1e300}", "not a time"),
             ("Timestamp,Request tokens,Response tokens\n1,2\n", "too few fields"),
-            ("Timestamp,Request tokens,Response tokens\nx,2,3\n", "no number of seconds"),
-            ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,2,3\n", "no date"),
+            ("Timestamp,Request tokens,Response tokens\nx,2,3\n", "not a number of seconds"),
+            ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,2,3\n", "not a date"),
         ] {
             let error = read(text, 1.0, 0).unwrap_err().to_string();
             assert!(error.contains(cause) && error.contains("hint: "), "{text}: {error}");

@@ -46,7 +46,7 @@ fn server(answer: &'static str) -> String {
 fn run(answer: &'static str, engine: &str) -> crate::record::checkpoint::WorkerRecord {
     let folder = tempfile::tempdir().unwrap();
     let json = format!(
-        r#"{{"name": "x", "driver": "http", "engine": "{engine}", "arrival": {{"concurrency": 2}},
+        r#"{{"name": "x", "driver": "http", "connection": {{"engine": "{engine}"}}, "arrival": {{"concurrency": 2}},
         "phases": {{"measure": {{"requests": 20}}}}}}"#
     );
     let url = server(answer);

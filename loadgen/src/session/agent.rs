@@ -79,7 +79,7 @@ impl Agent {
         line.push(b'\n');
         match tokio::time::timeout(SEND_MAX, self.out.write_all(&line)).await {
             Ok(written) => written.map_err(|error| lost(&error.to_string())),
-            Err(_) => Err(lost("it does not read its messages its messages")),
+            Err(_) => Err(lost("it does not read its messages")),
         }
     }
 

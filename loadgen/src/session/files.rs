@@ -176,7 +176,11 @@ mod tests {
         assert_eq!(needs("", rule, 1), Ok(()), "a single worker sees itself");
         for (service, load, words) in [
             ("", rule, "rules of 'stop'"),
-            ("", ", search: {slo: {e2e_p99: 1s}, from: 1/s, to: 9/s, probe: 5s}", "its search"),
+            (
+                "",
+                ", search: {slo: {e2e_p99: 1s}, from: 1/s, to: 9/s, probe: 5s}",
+                "probes of a search",
+            ),
             (", env: {API_KEY: generate}", "", "the secret 'API_KEY'"),
             (", env: {WORD: {secret_env: W}}", "", "the secret 'WORD'"),
         ] {
@@ -198,6 +202,6 @@ mod tests {
         }
         let found = endpoints(run.path(), "web").unwrap();
         assert_eq!(found.iter().map(|one| one.replica).collect::<Vec<_>>(), [0, 1]);
-        assert!(endpoints(run.path(), "none").unwrap_err().contains("told no endpoint"));
+        assert!(endpoints(run.path(), "none").unwrap_err().contains("has no endpoint"));
     }
 }

@@ -287,7 +287,7 @@ impl Session {
                 }
                 Event::Message(_) => continue,
             };
-            // The worker has ended if nobody listens.
+            // If the receiver is gone, the worker has ended.
             let _ignored = worker.stop.send(Some(stop));
         }
     }
@@ -302,7 +302,7 @@ impl Session {
         }
     }
 
-    /// Waits for the others; merges when told to.
+    /// Waits for the others; merges on the coordinator's order.
     async fn ending(&mut self, job: &Job, signal: Option<i32>, strict: bool) -> Result<i32, Fatal> {
         let most = if signal.is_some() { SIGNAL_GRACE } else { longest(job) };
         let deadline = Instant::now() + most;

@@ -49,7 +49,7 @@ const JOIN_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for the start, beyond that: rank 0 may see the last rank's file late.
 const START_SLACK: Duration = Duration::from_secs(30);
 
-/// Pause between two looks: a shared file system is asked 20 times a second by each rank.
+/// Polling interval: each rank polls the shared file system 20 times per second.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Silence after which a rank counts as lost: it replaces its record once a second, and waits for
@@ -217,7 +217,7 @@ impl Join {
         Ok(Start { at_mono_ns, clock_error_ns })
     }
 
-    /// Rank 0: waits until every rank has told that it is prepared for the same load.
+    /// Rank 0: waits until every rank has reported that it is prepared for the same load.
     fn gather(
         &self,
         own: &Hello,

@@ -1,4 +1,4 @@
-//! From the command line to a running worker and its end: alone (`standalone`, `search`), with
+//! From the command line to a running worker and its end: standalone (`standalone`, `search`), with
 //! others that meet through files (`join`), or inside a run, led by the coordinator through the
 //! agent of the node (`in_run`).
 

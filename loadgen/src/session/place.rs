@@ -26,7 +26,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Reads the environment. `workers` is how many the load has in all, where several steps (or
-    /// the components of a heterogeneous one, of which each knows only its own) are one load.
+    /// the components of a heterogeneous one, each of which knows only its own) are one load.
     ///
     /// # Errors
     /// If the process is not inside a run.

@@ -32,8 +32,7 @@ impl Whole {
     }
 }
 
-/// The line. On a terminal it is written over and over; elsewhere, only if asked for, one line a
-/// second.
+/// The line. On a terminal it is overwritten; elsewhere, only on request, one line per second.
 #[derive(Debug)]
 pub(crate) struct ProgressLine {
     terminal: bool,

@@ -14,7 +14,7 @@ use std::{
 use aifb_schema::{
     control::LoadPlan,
     names::exit,
-    recipe::{HttpExpect, HttpRequest, Kserve, Level, Load, Measure, Postgresql, Slo},
+    recipe::DriverSpec,
     result::{LoadResult, StoppedBecause},
     run::Endpoint,
 };
@@ -30,7 +30,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    cli::{DriverWord, Run},
+    cli::Run,
     clock::mono_ns,
     error::Fatal,
     job::{Job, Start, Stop},
@@ -177,7 +177,7 @@ enum Ended {
     Measured(Option<i32>),
 }
 
-/// Runs the worker; alone it starts at once, else when all have come.
+/// Runs the worker; a single one starts at once, others when all have joined.
 async fn measure(job: &Job, join: Option<&Join>, line: &mut ProgressLine) -> Result<Ended, Fatal> {
     let handler = |kind| {
         signal(kind).map_err(|error| Fatal::loadgen(format!("waiting for signals: {error}")))
@@ -216,7 +216,7 @@ async fn measure(job: &Job, join: Option<&Join>, line: &mut ProgressLine) -> Res
     loop {
         let mut end = |code, word: &str| {
             ended = Some(code);
-            // The worker has ended if nobody listens.
+            // If the receiver is gone, the worker has ended.
             let _ignored = worker.stop.send(Some(Stop::Now(format!("{INTERRUPTED} {word}"))));
         };
         tokio::select! {
@@ -275,33 +275,38 @@ fn plan(options: &Run, folder: &Path) -> Result<LoadPlan, Fatal> {
     if let Some(key) = options.wire.api_key()? {
         secrets.insert(API_KEY.to_owned(), key);
     }
-    let endpoints = options
-        .url
-        .iter()
-        .enumerate()
-        .map(|(replica, url)| endpoint(url, replica, options.driver))
-        .collect::<Result<_, _>>()?;
+    let load = options.load()?;
+    let driver = load.driver.spec();
+    if let Some(urls) = driver.transport.urls().filter(|_| options.url.is_empty()) {
+        return Err(Fatal::usage(format!("driver {} needs a service", driver.word))
+            .hint(format!("--url URL: {urls}")));
+    }
+    let urls = options.url.iter().enumerate();
+    let endpoints =
+        urls.map(|(replica, url)| endpoint(url, replica, driver)).collect::<Result<_, _>>()?;
+    let model = load.model.clone();
     Ok(LoadPlan {
         run_id: "none".to_owned(),
         folder: folder.to_string_lossy().into_owned(),
-        load: load(options)?,
+        load,
         point: 0,
         settings: BTreeMap::new(),
         repeat: 0,
         size: 1,
         rank: None,
         endpoints,
-        model: options.model.clone(),
+        model,
         secrets,
     })
 }
 
-fn endpoint(url: &str, replica: usize, driver: DriverWord) -> Result<Endpoint, Fatal> {
+fn endpoint(url: &str, replica: usize, driver: &DriverSpec) -> Result<Endpoint, Fatal> {
     let wrong = || {
-        Fatal::usage(format!("reading URL '{url}'")).hint(match driver {
-            DriverWord::Postgresql => "expected postgresql://user@host:port/database",
-            _ => "expected http://host:port, https://host:port or unix:/path",
-        })
+        let wrong = Fatal::usage(format!("reading URL '{url}'"));
+        match driver.transport.urls() {
+            Some(urls) => wrong.hint(format!("expected {urls}")),
+            None => wrong,
+        }
     };
     let made = |host: &str, port: u16| Endpoint {
         service: "external".to_owned(),
@@ -317,111 +322,10 @@ fn endpoint(url: &str, replica: usize, driver: DriverWord) -> Result<Endpoint, F
         return Ok(made("localhost", 0));
     }
     let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let port = match (driver, uri.scheme_str()) {
-        (DriverWord::Postgresql, _) => 5432,
-        (_, Some("https")) => 443,
-        _ => 80,
+    let port = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => driver.port.unwrap_or(0),
     };
     let host = uri.host().ok_or_else(wrong)?;
     Ok(made(host, uri.port_u16().unwrap_or(port)))
-}
-
-/// The recipe's word for an option's value.
-fn word(value: impl clap::ValueEnum) -> Option<String> {
-    value.to_possible_value().map(|word| word.get_name().to_owned())
-}
-
-/// The load that the options describe: built as JSON of the recipe, so that one set of rules
-/// checks both.
-fn load(options: &Run) -> Result<Load, Fatal> {
-    let search = search::of(options)?;
-    let from = search.as_ref().map(|search| search.from);
-    let rate = options.rate.or(match from {
-        Some(Level::Rate(rate)) => Some(rate),
-        _ => None,
-    });
-    let concurrency = options.concurrency.or(match from {
-        Some(Level::Concurrency(count)) => Some(count),
-        _ => None,
-    });
-    let mut arrival = match (rate, concurrency) {
-        (Some(rate), _) => {
-            serde_json::json!({"process": word(options.process), "rate": rate})
-        }
-        (None, concurrency) => {
-            let think = options.think.unwrap_or(aifb_schema::units::Span::secs(0));
-            serde_json::json!({"concurrency": concurrency, "think": think})
-        }
-    };
-    options.workload.arrival(&mut arrival)?;
-    let measure = match (options.requests, options.time) {
-        (Some(requests), _) => Measure::Requests(requests),
-        (None, time) => Measure::Time(time.unwrap_or(aifb_schema::units::Span::secs(1))),
-    };
-    let json = serde_json::json!({
-        "name": "load",
-        "driver": word(options.driver),
-        "arrival": arrival,
-        "phases": {"warmup": options.warmup, "measure": measure, "drain": options.drain},
-        "seed": options.seed,
-        "timeout": options.timeout,
-        "command": options.program,
-    });
-    let mut load: Load = serde_json::from_value(json)
-        .map_err(|error| Fatal::usage(format!("reading the options: {error}")))?;
-    load.model.clone_from(&options.model);
-    let slo = Slo { ttft: options.slo_ttft, itl: options.slo_itl, e2e: options.slo_e2e };
-    load.slo = (slo != Slo::default()).then_some(slo);
-    options.wire.apply(&mut load);
-    load.search = search;
-    options.model_options.apply(&mut load)?;
-    load.http = Some(http(options)?);
-    load.postgresql = Some(postgresql(options));
-    load.kserve = options.kserve.as_deref().map(kserve).transpose()?;
-    options.workload.apply(&load)
-}
-
-fn http(options: &Run) -> Result<HttpRequest, Fatal> {
-    let mut headers = BTreeMap::new();
-    for header in &options.header {
-        let Some((name, value)) = header.split_once(':') else {
-            return Err(
-                Fatal::usage(format!("reading header '{header}'")).hint("expected 'name: value'")
-            );
-        };
-        headers.insert(name.trim().to_owned(), value.trim().to_owned());
-    }
-    let expect =
-        HttpExpect { status: options.expect_status, contains: options.expect_text.clone() };
-    Ok(HttpRequest {
-        method: options.method.clone(),
-        path: options.path.clone(),
-        headers,
-        body: options.body.clone(),
-        expect: (expect != HttpExpect::default()).then_some(expect),
-    })
-}
-
-fn kserve(json: &str) -> Result<Kserve, Fatal> {
-    serde_json::from_str(json).map_err(|error| {
-        Fatal::usage(format!("reading --kserve: {error}")).hint(
-            r#"for example --kserve '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16]}]}'"#,
-        )
-    })
-}
-
-fn postgresql(options: &Run) -> Postgresql {
-    let mut wanted = Postgresql::default();
-    let uri: Option<Uri> = options.url.first().and_then(|url| url.parse().ok());
-    if let Some(uri) = uri {
-        let user = uri.authority().and_then(|a| a.as_str().split_once('@')).map(|(user, _)| user);
-        if let Some(user) = user.filter(|user| !user.is_empty()) {
-            wanted.user = user.split(':').next().unwrap_or(user).to_owned();
-        }
-        let database = uri.path().trim_matches('/');
-        if !database.is_empty() {
-            wanted.database = database.to_owned();
-        }
-    }
-    wanted
 }

@@ -1,5 +1,5 @@
-//! The rules that may end a load, for one that runs alone. Inside a run the coordinator looks at all
-//! workers together.
+//! Evaluates the stop rules of a load with a single worker. Inside a run the coordinator evaluates
+//! them over all workers together.
 
 use std::{sync::atomic::Ordering, time::Instant};
 

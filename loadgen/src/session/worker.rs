@@ -63,7 +63,7 @@ fn run(mut job: Job, link: Link) -> Result<WorkerRecord, Fatal> {
     job.make()?;
     clock::remove_timer_slack();
     let load = &job.plan.load;
-    if matches!(load.arrival, Arrival::Open { .. }) || load.engine != Engine::Hyper {
+    if matches!(load.arrival, Arrival::Open { .. }) || load.connection().engine != Engine::Hyper {
         // Refused only where the step's CPUs change at this very moment; then nothing is pinned.
         let _ignored = limits::pin(std::env::var("SLURM_LOCALID").ok().as_deref());
     }

@@ -2,14 +2,14 @@
 //!
 //! A server with Nagle's algorithm holds a small part of an answer back until the part before it
 //! is acknowledged (RFC 896), and the kernel delays an acknowledgement by 40 ms where it sees no
-//! reason to hurry. So it is asked to hurry (TCP_QUICKACK, tcp(7)) while more is waited for. That
-//! is a packet for each read, a third of what a token costs, and a server without the algorithm
-//! waits for none of them. Which of the two a server is shows one trial on one connection: a few
-//! small parts are left to the kernel's own rule, which acknowledges the second of two that follow
-//! each other. When parts came without an acknowledgement in between, the server does not wait, and
-//! from then on that rule holds for all its connections. Otherwise nothing changes, and the trial
-//! has cost one gap of one answer. A trial in which a large part comes tells nothing; there are not
-//! many of those.
+//! reason to hurry. So quick acknowledgements are enabled (TCP_QUICKACK, tcp(7)) while more data is
+//! expected. That is a packet for each read, a third of what a token costs, and a server without
+//! the algorithm waits for none of them. Which of the two a server is shows one trial on one
+//! connection: a few small parts are left to the kernel's own rule, which acknowledges the second
+//! of two that follow each other. When parts came without an acknowledgement in between, the server
+//! does not wait, and from then on that rule holds for all its connections. Otherwise nothing
+//! changes, and the trial has cost one gap of one answer. A trial in which a large part comes tells
+//! nothing; there are not many of those.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -53,7 +53,7 @@ impl Default for Server {
     }
 }
 
-/// Whether the kernel has been told.
+/// Whether the kernel has this setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing has come since the last write: the next write would carry it.
@@ -165,7 +165,7 @@ impl Acks {
         }
     }
 
-    /// Goes over to another state; a trial that has not ended told nothing.
+    /// Goes over to another state; an unfinished trial has no outcome.
     fn change(&self, state: State) {
         if let (State::Trial(_), Some(server)) = (self.state.replace(state), self.server.get())
             && let Server::Trying(left) = server.get()

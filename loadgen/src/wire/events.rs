@@ -160,6 +160,6 @@ mod tests {
         sse.head(&head, &mut seen).unwrap();
         sse.body(b"{}", 1, &mut seen).unwrap();
         let fault = sse.end(1, &mut seen).unwrap_err();
-        assert!(fault.message.contains("one JSON text") && !sse.events.1, "{fault}");
+        assert!(fault.message.contains("one JSON document") && !sse.events.1, "{fault}");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 /// A connection.
 pub(super) struct Http1 {
     socket: Socket,
-    /// Inside TLS, where a server may say something that nobody asked for.
+    /// Inside TLS, where a server may send unsolicited messages.
     sealed: bool,
     sender: SendRequest<Full<Bytes>>,
     target: Rc<Target>,

@@ -34,7 +34,7 @@ impl Io {
         }
     }
 
-    /// Whether nothing is there that nobody asked for, as far as can be seen.
+    /// Whether no unsolicited bytes are pending, as far as can be seen.
     pub(super) fn is_idle(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_idle(),

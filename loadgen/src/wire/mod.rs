@@ -78,7 +78,7 @@ impl Kind {
     /// The engine for a load, and its version of HTTP.
     fn of(load: &Load, only: Option<HttpVersion>) -> Result<(Self, HttpVersion), Fatal> {
         let wrong = |what: String| Fatal::usage(format!("load '{}': {what}", load.name));
-        let version = match (only, load.http_version) {
+        let version = match (only, load.connection().http_version) {
             (Some(only), Some(asked)) if only != asked => {
                 return Err(wrong(format!(
                     "driver {} supports HTTP/{} only",
@@ -88,7 +88,7 @@ impl Kind {
             }
             (only, asked) => only.or(asked).unwrap_or(HttpVersion::Http1),
         };
-        let kind = match (version, load.engine) {
+        let kind = match (version, load.connection().engine) {
             (HttpVersion::Http1, Word::Hyper) => Self::Hyper1,
             (HttpVersion::Http1, Word::Auto | Word::Raw) => Self::Raw1,
             (HttpVersion::Http2, Word::Auto | Word::Hyper) => Self::Hyper2,
@@ -106,7 +106,7 @@ impl Wire {
     /// it is one alone.
     ///
     /// # Errors
-    /// If there is none, a URL leads nowhere, or the engine cannot do what is asked.
+    /// If there is none, a URL leads nowhere, or the engine does not support the request.
     pub(crate) async fn new(plan: &LoadPlan, version: Option<HttpVersion>) -> Result<Self, Fatal> {
         let load = &plan.load;
         let (engine, version) = Kind::of(load, version)?;
@@ -220,7 +220,7 @@ pub(crate) struct Connection {
     /// Which endpoint it leads to.
     pub(crate) target: usize,
     engine: Engine,
-    /// What opening it took, until a request has told of it.
+    /// Time to open it, until a request has recorded it.
     opened: Option<Opened>,
 }
 

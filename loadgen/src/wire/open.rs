@@ -60,7 +60,7 @@ async fn handshake(
     });
     let tls =
         shaken.await.map_err(|error| Fault::new(Class::Tls, format!("TLS: {}", chain(&error))))?;
-    // A server that does not speak of it is taken at its word for HTTP/1.1 alone.
+    // A server that does not announce it is assumed to support HTTP/1.1 only.
     if wanted.as_deref() == Some(b"h2") && tls.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(Fault::new(Class::Tls, "TLS: the server does not offer HTTP/2"));
     }

@@ -1,4 +1,4 @@
-//! What is asked, without a word about how it is carried.
+//! Requests, independent of how they are transported.
 
 use std::rc::Rc;
 
@@ -66,7 +66,7 @@ impl Route {
         self
     }
 
-    /// Ready to be asked any number of times.
+    /// Prepared for any number of requests.
     pub(crate) fn ready(self) -> Rc<Self> {
         Rc::new(self)
     }
@@ -119,7 +119,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Appends the path at which `target` is asked.
+    /// Appends the path of the request at `target`.
     pub(crate) fn push_path(&self, target: &Target, out: &mut Vec<u8>) {
         let path = self.path.as_deref().unwrap_or(&self.route.path);
         let start = out.len();
@@ -133,7 +133,7 @@ impl Request {
         }
     }
 
-    /// The path at which `target` is asked.
+    /// The path of the request at `target`.
     pub(crate) fn path_at(&self, target: &Target) -> String {
         let mut path = Vec::new();
         self.push_path(target, &mut path);
@@ -141,7 +141,7 @@ impl Request {
         String::from_utf8(path).unwrap_or_default()
     }
 
-    /// Whether its length is to be told: with a body, or where one is expected.
+    /// Whether to send its length: with a body, or if one is expected.
     pub(crate) fn tells_length(&self) -> bool {
         !self.body.is_empty()
             || matches!(self.route.method, Method::POST | Method::PUT | Method::PATCH)

@@ -1,7 +1,7 @@
 //! Names to addresses, before the start.
 //!
 //! The program is linked statically, where getaddrinfo cannot be used: it would load parts of
-//! another C library. So /etc/hosts and the name servers of /etc/resolv.conf are asked by a
+//! another C library. So /etc/hosts and the name servers of /etc/resolv.conf are queried by a
 //! resolver of our own.
 
 use std::{

@@ -25,9 +25,9 @@ use crate::{clock::mono_ns, fault::Fault, record::row::Seen};
 /// cost no more than one.
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
-/// Age of the last read below which a connection is only asked what the runtime knows already: a
-/// closing that comes within it cannot be told from one that comes while the request is on its
-/// way, which is sent again.
+/// Age of the last read below which only the runtime's own state of a connection is checked: a
+/// close within it cannot be distinguished from one while the request is on its way, which is sent
+/// again.
 const FRESH_NS: u64 = 50_000;
 
 thread_local! {

@@ -45,7 +45,9 @@ impl<'a> Common<'a> {
         version: HttpVersion,
         key: Option<&str>,
     ) -> Result<Self, Fatal> {
-        let key = key.map(|key| self::key(load.api_key_header.as_deref(), key)).transpose()?;
+        let key = key
+            .map(|key| self::key(load.connection().api_key_header.as_deref(), key))
+            .transpose()?;
         Ok(Self { load, version, key, tls: OnceCell::new() })
     }
 
@@ -53,18 +55,19 @@ impl<'a> Common<'a> {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
         }
-        let config = tls::config(&self.load.tls.clone().unwrap_or_default(), self.version)?;
+        let config =
+            tls::config(&self.load.connection().tls.clone().unwrap_or_default(), self.version)?;
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 
     fn server_name(&self, host: &str) -> Result<ServerName<'static>, Fatal> {
-        let asked =
-            self.load.tls.as_ref().and_then(|Tls { server_name, .. }| server_name.as_deref());
+        let tls = self.load.connection().tls.as_ref();
+        let asked = tls.and_then(|Tls { server_name, .. }| server_name.as_deref());
         let name = asked.unwrap_or(host);
         let name = name.trim_start_matches('[').trim_end_matches(']');
         ServerName::try_from(name.to_owned()).map_err(|_| {
             Fatal::usage(format!("TLS: '{name}' cannot be the name of a server"))
-                .hint("tls: {server_name: NAME} or --server-name NAME")
+                .hint("connection: {tls: {server_name: NAME}} or --server-name NAME")
         })
     }
 }
@@ -132,7 +135,7 @@ impl Target {
             Some(rest) => Self::unix(url, rest)?,
             None => Self::tcp(url, common).await?,
         };
-        target.acks = common.load.quick_ack.unwrap_or(true).then(Rc::default);
+        target.acks = common.load.connection().quick_ack.unwrap_or(true).then(Rc::default);
         let host = target
             .authority
             .parse()
@@ -179,7 +182,7 @@ impl Target {
         Ok(Self::plain(Place::Unix(PathBuf::from(path)), base.trim_end_matches('/')))
     }
 
-    /// A target of which only place and path are known.
+    /// A target with only place and path known.
     pub(super) fn plain(place: Place, base: &str) -> Self {
         let mut target = Self {
             place,
@@ -245,7 +248,8 @@ mod tests {
         assert_eq!(found.place, Place::Tcp("127.0.0.1:8000".parse().unwrap()));
         assert_eq!((default(&found, "host"), found.base.as_str()), (Some("127.0.0.1:8000"), "/v1"));
         assert_eq!(default(&found, "authorization"), Some("Bearer k"));
-        let place = |url| read(url, r#", "tls": {"insecure": true}"#).unwrap().place;
+        let place =
+            |url| read(url, r#", "connection": {"tls": {"insecure": true}}"#).unwrap().place;
         assert_eq!(place("http://[::1]:9"), Place::Tcp("[::1]:9".parse().unwrap()));
         assert_eq!(place("http://127.0.0.1"), Place::Tcp("127.0.0.1:80".parse().unwrap()));
         assert_eq!(place("https://127.0.0.1"), Place::Tcp("127.0.0.1:443".parse().unwrap()));
@@ -256,7 +260,9 @@ mod tests {
 
     #[test]
     fn a_key_may_have_a_header_of_its_own() {
-        let found = read("http://127.0.0.1:8000", r#", "api_key_header": "x-api-key""#).unwrap();
+        let found =
+            read("http://127.0.0.1:8000", r#", "connection": {"api_key_header": "x-api-key"}"#)
+                .unwrap();
         assert_eq!(default(&found, "x-api-key"), Some("k"));
         assert_eq!(default(&found, "authorization"), None);
         assert!(Common::new(&load(""), HttpVersion::Http1, Some("a\nb")).is_err());
@@ -264,10 +270,10 @@ mod tests {
 
     #[test]
     fn names_of_servers_can_be_chosen() {
-        let tls = r#", "tls": {"insecure": true, "server_name": "other.test"}"#;
+        let tls = r#", "connection": {"tls": {"insecure": true, "server_name": "other.test"}}"#;
         let secure = read("https://127.0.0.1", tls).unwrap().secure.unwrap();
         assert_eq!(secure.name, ServerName::try_from("other.test").unwrap());
-        let tls = r#", "tls": {"insecure": true, "server_name": "a b"}"#;
+        let tls = r#", "connection": {"tls": {"insecure": true, "server_name": "a b"}}"#;
         assert!(read("https://127.0.0.1", tls).unwrap_err().contains("'a b' cannot be the name"));
     }
 

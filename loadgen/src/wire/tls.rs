@@ -21,7 +21,7 @@ const PEM_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How a load speaks TLS.
 ///
 /// # Errors
-/// If a file cannot be read or does not hold what it should, or nobody would be trusted.
+/// If a file cannot be read or has invalid contents, or no authority would be trusted.
 pub(super) fn config(tls: &Tls, version: HttpVersion) -> Result<Arc<ClientConfig>, Fatal> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -80,7 +80,7 @@ fn roots(ca: Option<&str>) -> Result<RootCertStore, Fatal> {
     }
     if roots.is_empty() {
         return Err(Fatal::usage("TLS: this node has no trusted certificate authorities").hint(
-            "name a file with them: tls: {ca: FILE} or --ca FILE (the system's bundle may also be \
+            "name a file with them: connection: {tls: {ca: FILE}} or --ca FILE (the system's bundle may also be \
              named by SSL_CERT_FILE)",
         ));
     }

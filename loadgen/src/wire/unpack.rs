@@ -1,4 +1,4 @@
-//! Answers that come packed although `identity` was asked for: gzip is unpacked as it comes, so
+//! Compressed responses, although `identity` was requested: gzip is decompressed as it arrives, so
 //! that events keep the stamps of their reads; any other coding is refused.
 
 use std::io::{self, Write};

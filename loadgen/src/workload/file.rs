@@ -5,7 +5,7 @@
 //! | sharegpt | JSON: `[{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}]` |
 //! | jsonl | one object a line: `{"prompt" or "text": "…"}` or `{"messages": [{"role", "content"}]}`, and `"output_tokens": 100` if known |
 //!
-//! An entry that cannot be asked (no request in it) or whose prompt has not the length that is
+//! An entry that cannot be used (no request in it) or whose prompt has not the length that is
 //! wanted is left out and counted.
 
 use std::{
@@ -413,7 +413,7 @@ mod tests {
             (
                 DatasetKind::Jsonl,
                 "{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}",
-                "'tool' is no role",
+                "unknown role 'tool'",
             ),
             (DatasetKind::Jsonl, "{\"prompt\": \" \"}", "none of its 1 entries"),
         ] {

@@ -93,7 +93,7 @@ impl Item {
         json.push('"');
         for (index, message) in self.messages.iter().enumerate() {
             if index > 0 {
-                // Between words of which each is a token, anything but a space would be one too.
+                // Between words that are single tokens, anything but a space would be a token too.
                 json.push(' ');
             }
             json.push_str(&message.text);
@@ -137,7 +137,7 @@ pub(crate) struct Workload {
     counted: Counted,
 }
 
-/// Sums over the measured items that were asked for.
+/// Sums over the measured items that were requested.
 #[derive(Debug, Default)]
 struct Counted {
     input_tokens: AtomicU64,
@@ -404,7 +404,7 @@ impl Workload {
                 total += u64::from(answer);
             }
         }
-        // The service has said the answers itself: it has seen all but the new message.
+        // The service generated the answers itself, so it has seen all but the new message.
         let repeated_tokens = if ask.turn > 0 { history } else { history.min(total) };
         Item {
             messages,

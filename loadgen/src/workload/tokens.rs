@@ -65,7 +65,7 @@ impl Tokens {
         Ok(encoded.len())
     }
 
-    /// Whether a word is one token of the vocabulary, alone and behind another.
+    /// Whether a word is one token of the vocabulary, by itself and after another.
     fn knows(&self, word: &str) -> Result<bool, Fatal> {
         let three = format!("{word} {word} {word}");
         let encoded = self
@@ -80,7 +80,7 @@ impl Tokens {
         Ok(ids.len() == 3 && ids.iter().all(itself) && self.count(word)? == 1)
     }
 
-    /// As many words as are needed that are one token each: alone, and behind another.
+    /// As many words as needed that are one token each, by themselves and after another.
     pub(super) fn words(&self, first: &[&str]) -> Result<Vec<String>, Fatal> {
         let mut vocabulary: Vec<(u32, String)> = self
             .tokenizer

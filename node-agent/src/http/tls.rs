@@ -14,7 +14,7 @@ use super::with;
 /// Largest file of certificates: the bundle of a system is about 200 KB.
 const PEM_MAX: u64 = 16 << 20;
 
-/// A client for a server that is trusted, and told who asks, by files of its own.
+/// A client whose trusted authorities and client certificate come from files.
 ///
 /// # Errors
 /// A file cannot be read, or does not hold what it should.

@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 /// What happens, in the launcher's one queue.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    /// The coordinator said something.
+    /// A message of the coordinator.
     Message(FromCoordinator),
     /// A process of ours has ended: which of [`Agents::pids`], and how.
     Exited(usize, Option<ExitStatus>),

@@ -152,10 +152,10 @@ mod tests {
         let two = allocation(&["n1", "n2"]);
         for (service, expected) in [
             ("nodes: 2", None),
-            ("nodes: 3", Some("it needs 3 nodes, the job has 2 nodes")),
+            ("nodes: 3", Some("it needs 3 nodes; the job has 2 nodes")),
             ("cpus: 4", None),
-            ("cpus: 5", Some("need 5 CPUs of a node, the job has 4")),
-            ("memory: 2GiB", Some("need 2GiB memory of a node, the job has 1GiB")),
+            ("cpus: 5", Some("need 5 CPUs per node; the job has 4")),
+            ("memory: 2GiB", Some("need 2GiB memory per node; the job has 1GiB")),
         ] {
             let text = format!("  - {{name: a, kind: container, program: /x, {service}}}\n");
             let answer = placement(&recipe(&text, "{}"), &two);
@@ -188,6 +188,6 @@ mod tests {
             ("SLURM_JOB_NUM_NODES".to_owned(), "1".to_owned()),
             ("SLURM_JOB_PARTITION".to_owned(), "gpu".to_owned()),
         ]);
-        assert_eq!(differences(&recipe, &job), ["the recipe asks for nodes 2, the job has 1"]);
+        assert_eq!(differences(&recipe, &job), ["the recipe requests nodes 2; the job has 1"]);
     }
 }

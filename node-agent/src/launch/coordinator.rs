@@ -20,8 +20,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Longest time for one answer; the coordinator answers at once unless its node is gone.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Questions without an answer that make a silence: one alone may have met a standstill of this
-/// process (a suspended job).
+/// Consecutive requests without a response that count as silence: a single one may be due to a
+/// pause of this process (a suspended job).
 const FAILED_MIN: u32 = 2;
 
 /// Asks on a thread of its own until the coordinator is silent or the launcher ends.

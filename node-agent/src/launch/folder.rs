@@ -156,6 +156,6 @@ mod tests {
         assert_eq!(mode(folder.path()), 0o700);
         assert_eq!(mode(&folder.path().join(file::TOKEN)), 0o600);
         let failure = RunFolder::create(root.path(), "c-1", &content).unwrap_err();
-        assert!(failure.reason.contains("already running"), "{}", failure.reason);
+        assert!(failure.reason.contains("already has a run"), "{}", failure.reason);
     }
 }

@@ -32,7 +32,7 @@ impl Allocation {
         self.job.components.first().map_or(&[], Vec::as_slice)
     }
 
-    /// This machine alone.
+    /// This machine only.
     pub(crate) fn local() -> Result<Self, Failure> {
         let name = nix::unistd::gethostname()
             .ok()

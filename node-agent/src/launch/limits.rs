@@ -30,7 +30,7 @@ pub(crate) fn apply(environment: &Environment) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, resource) in LIMITS {
         let Some(text) = environment.get(name) else { continue };
-        // 'U' marks a limit that the user asked to propagate.
+        // 'U' marks a limit that the user requested to propagate.
         let Ok(wanted) = text.trim_start_matches('U').parse::<u64>() else { continue };
         if let Err(error) = set_soft(resource, wanted) {
             warnings.push(format!("applying {name}={text}: {error}"));

@@ -64,7 +64,7 @@ pub(crate) fn detach_steps(pids: &[u32]) {
     }
 }
 
-/// Everything is said in words, nothing left to the environment.
+/// Everything is an explicit argument, nothing is left to the environment.
 fn arguments(job: u32, nodes: usize, component: Option<usize>) -> Vec<String> {
     let mut words = vec![
         format!("--jobid={job}"),

@@ -14,7 +14,7 @@ use nix::{
 use crate::sys;
 
 /// Most processes of a tree that are looked at: far above any service, a bound for a fork bomb,
-/// of which each round of killing then takes this many.
+/// each round of killing then takes this many of them.
 const PROCESSES_MAX: usize = 100_000;
 
 /// All descendants of `root` without itself, parents before children. Empty if it is gone.

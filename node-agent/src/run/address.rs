@@ -14,10 +14,10 @@ pub(crate) fn towards(other: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
-/// The address of the first node, which has nobody to ask: what its name means; the address from
-/// which it reaches `others`; the one that srun was called from, if it is this node's; the first
-/// of its interfaces; loopback. A name that means loopback (Debian's 127.0.1.1) counts for a
-/// single node only.
+/// The address of the first node, which has no coordinator to connect to: what its name resolves
+/// to; the address from which it reaches `others`; the one that srun was called from, if it is this
+/// node's; the first of its interfaces; loopback. A name that means loopback (Debian's 127.0.1.1)
+/// counts for a single node only.
 pub(crate) fn of_first_node(name: &str, others: &[String], launcher: Option<&str>) -> IpAddr {
     let resolved = resolve(name);
     let outside = resolved.iter().copied().find(|address| !address.is_loopback() && ours(*address));
@@ -36,7 +36,7 @@ pub(crate) fn of_first_node(name: &str, others: &[String], launcher: Option<&str
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// IPv4 first: what services bind to when they are told a name.
+/// IPv4 first: the family that services bind to when they are given a name.
 fn resolve(name: &str) -> Vec<IpAddr> {
     let found = (name, 0).to_socket_addrs().map(|found| found.map(|a| a.ip()).collect());
     let mut found: Vec<IpAddr> = found.unwrap_or_default();

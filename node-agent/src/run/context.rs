@@ -46,11 +46,11 @@ pub(crate) struct Context {
     pub(crate) address: IpAddr,
     /// Writes into the run folder.
     pub(crate) files: Files,
-    /// What waits to be told to the coordinator.
+    /// Messages that wait to be sent to the coordinator.
     pub(crate) outbox: Outbox,
     /// Which log lines are sent and written just now.
     pub(crate) logging: SharedLogging,
-    /// The signal that asked this agent to end.
+    /// The signal that requested the end of this agent.
     pub(crate) ending: Ending,
 }
 
@@ -76,7 +76,7 @@ impl Context {
     }
 }
 
-/// The signal that asked this agent to end.
+/// The signal that requested the end of this agent.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     signal: Cell<Option<(Signal, Instant)>>,
@@ -118,7 +118,7 @@ const WAITING_MAX: usize = 10_000;
 /// Doubts of one report; more of them say nothing new.
 const WARNINGS_MAX: usize = 20;
 
-/// What waits to be told to the coordinator.
+/// Messages that wait to be sent to the coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     waiting: RefCell<Waiting>,
@@ -130,7 +130,7 @@ pub(crate) struct Outbox {
 pub(crate) struct Waiting {
     /// What happened to replicas.
     pub(crate) events: Vec<ReplicaEvent>,
-    /// What workers said.
+    /// Messages of workers.
     pub(crate) workers: Vec<WorkerMessage>,
     /// Doubts about this node's part.
     pub(crate) warnings: Vec<String>,

@@ -376,7 +376,7 @@ impl Agent {
         }
     }
 
-    /// The end of an agent that nobody leads: what the coordinator would have ordered.
+    /// The end of an agent without a coordinator: what the coordinator would have ordered.
     async fn end_alone(&self) {
         tracing::warn!("ending without the coordinator's orders");
         self.workers.stop_all("the job ends");

@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_millis(HEARTBEAT_MS + 2_000);
 /// Pause after a failed request.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Failures in a row that make a silence: one alone may have met a standstill of this process (a
-/// suspended job).
+/// Consecutive failures that count as silence: a single one may be due to a pause of this process
+/// (a suspended job).
 const FAILED_MIN: u32 = 3;
 
 /// How long the last report may take when the agent ends.
@@ -85,7 +85,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The conversation, not yet begun, and the orders that it will bring.
+    /// The conversation, not yet started, and the orders that it will receive.
     pub(crate) fn new(
         context: Rc<Context>,
         link: Link,

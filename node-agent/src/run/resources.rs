@@ -22,7 +22,7 @@ pub(crate) struct Share {
     from: Rc<Resources>,
     cpus: Vec<usize>,
     gpus: Vec<String>,
-    /// For CUDA_VISIBLE_DEVICES: its own GPUs, or all of the step where it asked for no number.
+    /// For CUDA_VISIBLE_DEVICES: its own GPUs, or all of the step if it requested no number.
     pub(crate) visible_gpus: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl Resources {
     /// the step has, shared.
     ///
     /// # Errors
-    /// Less is left than asked for.
+    /// Less is left than requested.
     pub(crate) fn take(
         self: &Rc<Self>,
         service: &str,
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(third.visible_gpus, ["0", "1", "2"]);
         assert!(first.cpu_set().unwrap().is_set(4).unwrap() && second.cpu_set().is_none());
         let failure = all.take("d", Some(2), None).unwrap_err();
-        assert!(failure.reason.contains("2 CPUs, 1 are left"), "{}", failure.reason);
+        assert!(failure.reason.contains("2 CPUs; 1 available"), "{}", failure.reason);
         all.take("e", Some(1), Some(1)).unwrap_err();
         assert_eq!(*all.cpus.borrow(), [7]);
         drop(first);

@@ -10,7 +10,7 @@ use aifb_schema::control::ProcessId;
 use super::coordinator::Handle;
 use crate::{process::script::lives, sys};
 
-/// How often an older kernel is asked.
+/// Polling interval on an older kernel.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Tells the coordinator when the script has ended.

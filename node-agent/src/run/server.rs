@@ -167,7 +167,7 @@ async fn ask(coordinator: &Handle, path: &str, request: Request<Incoming>) -> An
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             match serde_json::from_slice(&body) {
                 Ok(failure) => coordinator.fail(failure),
-                Err(_) => coordinator.stop("stop was asked for"),
+                Err(_) => coordinator.stop("stop was requested"),
             }
             json(&serde_json::json!({"stopping": true}))
         }

@@ -60,7 +60,7 @@ pub(super) fn listen() -> std::io::Result<mpsc::Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Resolves when this agent has to end without orders: it was told to by a signal, and the
+/// Resolves when this agent must end without orders: a signal requested its end, and the
 /// coordinator is lost or silent.
 pub(super) async fn alone(context: &Rc<Context>, peer: &Rc<Peer>) {
     context.ending.wait().await;

@@ -45,7 +45,7 @@ type Values = [(Arc<SeriesInfo>, f64)];
 pub(super) struct Facts {
     /// Watched values of the last sample by series; absent before the first.
     last: Option<HashMap<u32, f64>>,
-    /// Critical errors that were told, by GPU and number: a GPU may be absent for a while.
+    /// Reported critical errors, by GPU and number: a GPU may be absent for a while.
     xids: HashMap<[String; 3], f64>,
 }
 
@@ -65,7 +65,7 @@ impl Facts {
             let grown = match (before, &last) {
                 (Some(before), _) => value - before,
                 // A step that is new has all its kills since the last sample; what was counted
-                // before the first sample is nobody's news.
+                // before the first sample is not reported.
                 (None, Some(_)) => *value,
                 (None, None) => f64::from(u8::from(info.family.kind == metric::Kind::Info)),
             };
@@ -78,8 +78,8 @@ impl Facts {
         facts
     }
 
-    /// Critical errors of one number that came since they were last told. They are counted since
-    /// sampling began, so that those of the first sample are news, too.
+    /// Critical errors of one number since the last report. They are counted since sampling began,
+    /// so that those of the first sample are news, too.
     fn xid(&mut self, info: &SeriesInfo, count: f64, epoch_ns: u64) -> Option<Fact> {
         let of = ["gpu", "uuid", "xid"].map(|key| label(info, key).to_owned());
         let told = self.xids.entry(of.clone()).or_insert(0.0);
@@ -178,8 +178,8 @@ mod tests {
                  in use 90, peak 99, limit 100"
             )
         };
-        assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", 2)]);
-        assert_eq!(look(&mut facts, &mut table, step("2", 1.0)), [told("2", 1)]);
+        assert_eq!(look(&mut facts, &mut table, step("1", 5.0)), [told("1", "2 processes")]);
+        assert_eq!(look(&mut facts, &mut table, step("2", 1.0)), [told("2", "1 process")]);
         assert!(look(&mut facts, &mut table, step("2", 1.0)).is_empty());
     }
 

@@ -82,7 +82,7 @@ enum Io {
 }
 
 impl Group {
-    /// The job's cgroup, of which CPU time and memory are shown.
+    /// The job's cgroup, whose CPU time and memory are shown.
     pub(super) fn of_job(place: &Place) -> Self {
         let folders = Folders { place, step: None };
         let (cpu, memory) = (Cpu::open(&folders), Memory::open(&folders));
@@ -280,7 +280,7 @@ fn read_io(io: &mut Io, buffer: &mut Buffer, values: &mut Values) {
     }
 }
 
-/// A resource without values stays absent: a kernel may account pressure only when told to.
+/// A resource without values stays absent: a kernel may account pressure only when configured to.
 fn read_pressure(
     kept: &mut KernelFile,
     buffer: &mut Buffer,

@@ -37,7 +37,7 @@ impl Services {
         Self { watched, generation: 0, units, trees, outsiders }
     }
 
-    /// `candidates` lists the processes that a service may have; it is only asked when needed.
+    /// `candidates` lists the processes that a service may have; it is only called when needed.
     pub(super) fn collect(
         &mut self,
         tick: &mut Tick<'_>,

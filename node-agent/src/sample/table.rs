@@ -38,7 +38,7 @@ pub(crate) struct SeriesInfo {
 
 impl SeriesInfo {
     fn is(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> bool {
-        // Families of engines are told apart by label names, too.
+        // Families of engines also differ by label names.
         let own = self.labels.iter().map(|(name, value)| (*name, value.as_str()));
         ptr::eq(self.family, family) && own.eq(labels.iter().copied())
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::sys;
 
-/// What the ticker is told.
+/// Orders to the ticker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Tick with this period from now on.
@@ -75,7 +75,7 @@ impl Ticker {
         }
     }
 
-    /// Ticks until it is told to stop, or nobody can tell it any more.
+    /// Ticks until it is stopped or the ordering side is dropped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) -> anyhow::Result<()> {
         sys::wake_promptly();
         let mut deadline = self.grid.origin_ns();

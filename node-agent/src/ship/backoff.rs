@@ -22,7 +22,7 @@ impl Backoff {
         self.not_before.is_none_or(|at| at <= Instant::now())
     }
 
-    /// The receiver asked for this pause before the next try.
+    /// The receiver requested this pause before the next attempt.
     pub(super) fn asked(&mut self, pause: Option<Duration>) {
         self.asked = pause;
     }

@@ -218,8 +218,8 @@ fn lock(file: &File, begun: Instant) -> io::Result<()> {
     }
 }
 
-/// The last state of every stream; lines that are none, or that nobody can have written, are passed
-/// over.
+/// The last state of every stream; invalid lines, or lines that no shipper can have written, are
+/// passed over.
 fn read(file: &File) -> io::Result<BTreeMap<String, State>> {
     let mut text = Vec::new();
     file.take(READ_MAX).read_to_end(&mut text)?;

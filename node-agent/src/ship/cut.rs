@@ -16,7 +16,7 @@ use super::{rank::rank, stamp::Stamps};
 /// several entries.
 pub(super) const TEXT_MAX: usize = 256_000;
 
-/// The same where bytes are no UTF-8, each of which may become three.
+/// The same for bytes that are not UTF-8, each of which may become three.
 const TEXT_MAX_INVALID: usize = TEXT_MAX / 3;
 
 /// Bytes that joined lines may have together: the longest stack traces have some ten KiB.

@@ -65,14 +65,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// Time between two looks for new files.
 const FIND_EVERY: Duration = Duration::from_secs(1);
 
-/// Files that are shipped by one shipper: each has an open descriptor, of which a process has
+/// Files that are shipped by one shipper: each has an open descriptor, and a process has
 /// 1024.
 const STREAMS_MAX: usize = 512;
 
-/// Until a file is sent that is told to end by itself: whoever started it may lose patience.
+/// Until a file is sent if the shipper ends by itself: the user may lose patience.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Without new bytes for this long a file counts as complete, where it is told to end then.
+/// Without new bytes for this long a file counts as complete, if the shipper ends then.
 const IDLE: Duration = Duration::from_millis(600);
 
 /// What is shipped, and where to.

@@ -107,7 +107,7 @@ fn push_url(url: &str) -> String {
     if base.ends_with(PATH) { base.to_owned() } else { format!("{base}{PATH}") }
 }
 
-/// 204 alone says that all is stored: 260 means that nothing is, and 200 comes from something that
+/// Only 204 says that all is stored: 260 means that nothing is, and 200 comes from something that
 /// is no Loki. 400 and 413 blame the request; everything else may be gone in a moment.
 fn judge(mut answer: Response<Body>) -> Outcome {
     let status = answer.status();

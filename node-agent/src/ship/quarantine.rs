@@ -23,7 +23,7 @@ pub(super) struct Refused<'a> {
     pub(super) time_ns: u64,
     /// Lines that it was.
     pub(super) lines: u64,
-    /// What the receiver said.
+    /// The receiver's message.
     pub(super) reason: &'a str,
     /// The entry; absent when its file is gone.
     pub(super) text: Option<Cow<'a, str>>,

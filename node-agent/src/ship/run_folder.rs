@@ -75,7 +75,7 @@ pub(super) struct NodeLogs {
     pub(super) sources: Vec<Source>,
 }
 
-/// All logs of a run, by node. A replica belongs to the node whose agent has begun to send its
+/// All logs of a run, by node. A replica belongs to the node whose agent has started to send its
 /// logs, else to the one where it answered, else to the first.
 ///
 /// # Errors

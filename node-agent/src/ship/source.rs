@@ -153,7 +153,7 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
 pub(super) struct Found {
     /// Names and paths, by name.
     pub(super) files: Vec<(String, PathBuf)>,
-    /// Folders that may not be read, and logs without a name that can be told.
+    /// Folders that may not be read, and logs whose name is not UTF-8.
     pub(super) passed_over: u64,
 }
 

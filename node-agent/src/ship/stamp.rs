@@ -22,7 +22,7 @@ const PLACES: usize = 4;
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Reads times; remembers the zone, which is asked of the C library.
+/// Parses times; caches the zone, which comes from the C library.
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     /// Quarter of an hour since 1970, local, and the seconds east of Greenwich in it.

@@ -75,7 +75,7 @@ pub(super) struct Stream {
     left: bool,
     /// Why the last try failed.
     failed: Option<String>,
-    /// Parts of the batch that are still to be sent; the last one is next. Empty: not begun.
+    /// Parts of the batch that are still to be sent; the last one is next. Empty: not started.
     todo: Vec<(usize, usize)>,
     /// Entries of the batch that were refused for good, and why.
     refused: Vec<(usize, String)>,
@@ -366,7 +366,7 @@ impl Stream {
         if self.todo.is_empty() { self.complete(tools) } else { Ok(Turn::Done) }
     }
 
-    /// The part that was sent last is refused: it is halved until the lines to blame are alone.
+    /// The part that was sent last is refused: it is halved until the lines at fault are isolated.
     fn refuse(&mut self, from: usize, to: usize, reason: &str, tools: &Tools<'_>) -> Option<Turn> {
         if to - from > 1 && !self.old(from, to, tools) {
             let middle = from + (to - from) / 2;

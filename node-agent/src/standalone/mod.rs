@@ -1,5 +1,5 @@
-//! `sample`: the sampler alone, without Slurm, recipe or service: for tests, for benchmarks and
-//! for who wants to look at a node.
+//! `sample`: the sampler standalone, without Slurm, recipe or service: for tests, for benchmarks
+//! and for who wants to look at a node.
 
 mod serve;
 mod summary;

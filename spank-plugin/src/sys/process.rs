@@ -91,8 +91,8 @@ pub(crate) fn start(program: &Program<'_>, stdout: BorrowedFd<'_>) -> Result<Chi
     spawn(program, plumbing).map(|pid| Child { pid })
 }
 
-/// Starts a program that is nobody's child: in its own session, with no descriptor of the host
-/// but `status` as number 3.
+/// Starts a program detached: in its own session, with no descriptor of the host but `status` as
+/// number 3.
 ///
 /// # Errors
 /// The step that failed, exec included.

@@ -1,4 +1,4 @@
-//! What can be seen of this machine alone.
+//! Checks of this machine.
 
 use std::{
     env, fs,
@@ -187,7 +187,7 @@ pub(super) fn run_root(given: &RunsDir) -> Vec<Check> {
     checks
 }
 
-/// Permissions alone do not tell: quotas, read-only mounts and special file systems do not show.
+/// Permissions are not sufficient: quotas, read-only mounts and special file systems do not show.
 fn try_to_write(folder: &Path) -> std::io::Result<()> {
     let file = folder.join(format!(".aifb-doctor-{}", std::process::id()));
     fs::write(&file, b"aifb")?;

@@ -68,7 +68,7 @@ fn reports(args: &DoctorArgs) -> Result<(Vec<NodeReport>, BTreeSet<String>)> {
     let root = args.root.runs.clone().unwrap_or_else(Roots::default_root);
     let wrong = |doing: &str, error: std::io::Error| {
         CommandError::usage(format!("{doing} '{}'", root.display()), error)
-            .hint("use use a folder that all nodes share: --runs DIR")
+            .hint("use a folder that all nodes share: --runs DIR")
     };
     fs::create_dir_all(&root).map_err(|error| wrong("making", error))?;
     let root = root.canonicalize().map_err(|error| wrong("opening", error))?;

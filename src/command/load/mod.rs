@@ -85,7 +85,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<i32> {
     drive(&run, &request, &Interrupts::note()?)
 }
 
-/// Runs all that is asked for, one after the other.
+/// Runs the requested loads one after the other.
 ///
 /// # Errors
 /// If the run has no healthy services, a load cannot be placed, or an interrupt came.
@@ -241,11 +241,11 @@ impl<'a> Plan<'a> {
         };
         let mut worst = exit::OK;
         let mut repeat = unit.repeat;
-        let mut begun = 0;
+        let mut started = 0;
         loop {
             let so_far = found(repeat);
             let over = so_far.as_ref().is_none_or(|found| found.reason != GOES_ON);
-            if over || begun >= load.search.as_ref().map_or(0, |search| search.probes) {
+            if over || started >= load.search.as_ref().map_or(0, |search| search.probes) {
                 let Some(found) = so_far else { return Ok(worst) };
                 if request.json {
                     output::out_json_line(&found);
@@ -261,7 +261,7 @@ impl<'a> Plan<'a> {
             if !goes_on(code) {
                 return Ok(worst);
             }
-            begun += 1;
+            started += 1;
             repeat = repeat.saturating_add(1);
         }
     }
@@ -320,7 +320,7 @@ fn units(run: &RunFolder, resolved: &Resolved, request: &Request) -> Result<Vec<
     }
     let mut units = Vec::new();
     for (number, index) in (0..).zip(0..points) {
-        if request.point.is_some_and(|asked| asked != number) {
+        if request.point.is_some_and(|wanted| wanted != number) {
             continue;
         }
         let point = resolved

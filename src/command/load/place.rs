@@ -6,7 +6,7 @@ use aifb_schema::recipe::{Load, Nodes, Recipe};
 
 use crate::slurm::srun::Segment;
 
-/// Component of a heterogeneous job that a load asked for: loads with a `slurm` section have the
+/// Component of a heterogeneous job that a load requested: loads with a `slurm` section have the
 /// components after the services' one, in their order.
 pub(crate) fn own_component(recipe: &Recipe, load: &Load) -> Option<usize> {
     recipe

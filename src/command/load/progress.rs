@@ -14,10 +14,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{agent_client::AgentClient, observe::view, output};
 
-/// Pause between two questions to the coordinator.
+/// Time between two requests to the coordinator.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Pause between two lines where nobody watches a bar.
+/// Time between two lines when there is no terminal for a bar.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Shows one repeat.
@@ -27,8 +27,8 @@ pub(super) struct Progress<'a> {
     /// Length of warm-up and measured part, where it is a time.
     length_ms: Option<u64>,
     bar: ProgressBar,
-    asked: Instant,
-    told: Instant,
+    queried: Instant,
+    printed: Instant,
 }
 
 impl<'a> Progress<'a> {
@@ -51,15 +51,15 @@ impl<'a> Progress<'a> {
         bar.set_prefix(view::load_name(load.name.as_str(), point, repeat));
         let now = Instant::now();
         let name = (load.name.to_string(), point, repeat);
-        Self { client, name, length_ms, bar, asked: now, told: now }
+        Self { client, name, length_ms, bar, queried: now, printed: now }
     }
 
-    /// Asks and shows, when it is time.
+    /// Queries the coordinator and shows the progress, at most once per interval.
     pub(super) fn tick(&mut self) {
-        let Some(client) = self.client.filter(|_| self.asked.elapsed() >= ASK_EVERY) else {
+        let Some(client) = self.client.filter(|_| self.queried.elapsed() >= ASK_EVERY) else {
             return;
         };
-        self.asked = Instant::now();
+        self.queried = Instant::now();
         // A coordinator that does not answer is reported by the load itself.
         let Ok(status) = client.status() else { return };
         let (load, point, repeat) = &self.name;
@@ -86,8 +86,8 @@ impl<'a> Progress<'a> {
                 (None, None) => {}
             }
             self.bar.set_message(text);
-        } else if self.told.elapsed() >= LINE_EVERY {
-            self.told = Instant::now();
+        } else if self.printed.elapsed() >= LINE_EVERY {
+            self.printed = Instant::now();
             let (load, point, repeat) = &self.name;
             output::note(format!("{}: {text}", view::load_name(load, *point, *repeat)));
         }

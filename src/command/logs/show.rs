@@ -59,7 +59,7 @@ fn print(name: &str, Line { text, level }: &Line, json: bool) {
     output::out_json_line(&line);
 }
 
-/// The files that were asked for: name shown and path.
+/// The requested files: displayed name and path.
 fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
     if args.agent {
         let mut found: Vec<(String, PathBuf)> = run
@@ -73,7 +73,7 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
         return Ok(found);
     }
     let replicas = run.files().replicas();
-    let asked = |name: &str| {
+    let wanted = |name: &str| {
         args.service.as_ref().is_none_or(|service| {
             name == service
                 || name.strip_prefix(service.as_str()).is_some_and(|rest| rest.starts_with('.'))
@@ -94,7 +94,7 @@ fn files(run: &RunFolder, args: &LogsArgs) -> Result<Vec<(String, PathBuf)>> {
         .hint(format!("services with logs: {}", known.join(", "))));
     }
     let mut found = Vec::new();
-    for replica in replicas.iter().filter(|replica| asked(replica.name())) {
+    for replica in replicas.iter().filter(|replica| wanted(replica.name())) {
         let name = replica.name();
         if !args.stderr {
             found.push((format!("{name}/stdout"), replica.stdout_path()));

@@ -86,7 +86,7 @@ fn dry_run(args: &RunArgs, prepared: &Prepared) -> Result<i32> {
     Ok(0)
 }
 
-/// Every load of the recipe; without one the services were all that was asked for.
+/// Every load of the recipe; without one, only the services are started.
 fn drive(
     args: &RunArgs,
     prepared: &Prepared,

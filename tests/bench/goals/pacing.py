@@ -51,8 +51,8 @@ def run(engines):
             accurate = engine == engines[-1]
             goal = lambda text, met: (text, met) if accurate else (None, True)
             half, most = statistics.median(halves), statistics.median(mosts)
-            line(f"{name}: client lag p50", f"{half:.1f} us", *goal("5 us or less", half <= 5))
-            line(f"{name}: client lag p99", f"{most:.0f} us", *goal("100 us or less", most <= 100))
+            line(f"{name}: send delay p50", f"{half:.1f} us", *goal("5 us or less", half <= 5))
+            line(f"{name}: send delay p99", f"{most:.0f} us", *goal("100 us or less", most <= 100))
             off = max(rates)
             line(f"{name}: planned requests that were not sent", f"{off:.3%}", *goal("0.1 % or less", off <= 1e-3))
             if version == "-":

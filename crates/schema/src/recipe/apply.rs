@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Diagnostic, Place, document, shown};
+use super::{Diagnostic, Place, document, moved, shown};
 
 /// Where an override's complaints point: it has no line of its own.
 const NOWHERE: Place = Place { line: 1, column: 1 };
@@ -11,24 +11,58 @@ const NOWHERE: Place = Place { line: 1, column: 1 };
 /// by number). Missing maps on the way are made; unknown keys are found afterwards by the types.
 ///
 /// # Errors
-/// If the text is not `PATH=VALUE`, the value is not YAML or the path leads nowhere.
+/// If the text is not `PATH=VALUE`, the value is not YAML, the key has moved or the path leads
+/// nowhere.
 pub fn apply_set(recipe: &mut Value, set: &str) -> Result<(), Diagnostic> {
+    apply(
+        recipe,
+        set,
+        moved::new_path,
+        ["load.chat.arrival.rate=50/s", "services.llm.args or load.chat.seed"],
+    )
+}
+
+/// As [`apply_set`], with a path within a load: `arrival.rate`, `connection.engine`.
+///
+/// # Errors
+/// As [`apply_set`].
+pub fn apply_option(load: &mut Value, option: &str) -> Result<(), Diagnostic> {
+    apply(
+        load,
+        option,
+        moved::new_key,
+        ["llm.extra.top_k=40", "connection.engine or dataset.turns.count"],
+    )
+}
+
+fn apply(
+    root: &mut Value,
+    set: &str,
+    moved: fn(&str, &Value) -> Option<String>,
+    [example, path_example]: [&str; 2],
+) -> Result<(), Diagnostic> {
     let wrong = |message: String| Diagnostic::new(NOWHERE, message);
-    let (path, value) = set.split_once('=').ok_or_else(|| {
-        wrong("expected PATH=VALUE".into()).hint("for example load.chat.arrival.rate=50/s")
+    let (path, text) = set.split_once('=').ok_or_else(|| {
+        wrong("expected PATH=VALUE".into()).hint(format!("for example {example}"))
     })?;
-    let value = document::parse_value(value).map_err(|error| Diagnostic {
+    let value = document::parse_value(text).map_err(|error| Diagnostic {
         hint: error.hint,
         ..wrong(format!("the value: {}", error.message))
     })?;
-    set_path(recipe, path, value).map_err(|message| {
-        wrong(message)
-            .hint("a path is made of keys and names, such as services.llm.args or load.chat.seed")
+    if let Some(new) = moved(path, &value) {
+        return Err(wrong(format!("the key '{}' has moved", shown(path)))
+            .hint(format!("write {}", shown(&format!("{new}={text}")))));
+    }
+    set_path(root, path, value).map_err(|message| {
+        wrong(message).hint(format!("a path is made of keys and names, such as {path_example}"))
     })
 }
 
-/// Puts `value` at `path`.
-pub(super) fn set_path(root: &mut Value, path: &str, value: Value) -> Result<(), String> {
+/// Puts `value` at `path`, as [`apply_set`] does.
+///
+/// # Errors
+/// Why the path leads nowhere.
+pub fn set_path(root: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let parts: Vec<&str> = path.trim().split('.').collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(format!("'{}' is not a path", shown(path)));

@@ -67,6 +67,11 @@ impl Document {
         Ok(Self { value, places: builder.places })
     }
 
+    /// Values that were written in no document.
+    pub(super) fn without_places(value: Value) -> Self {
+        Self { value, places: HashMap::new() }
+    }
+
     /// Where the value at `pointer` (RFC 6901) stands; the nearest enclosing value for one that
     /// is not there.
     #[must_use]

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Arrival, Dataset, Stop,
+    drivers::Driver,
     kserve::Kserve,
-    model_types::Ollama,
+    model_types::Llm,
     placement_types::{Nodes, SlurmValue},
     search::Search,
-    wire_types::{Engine, HttpVersion, Tls},
+    wire_types::Connection,
 };
 use crate::{
     error::ValueError,
@@ -67,26 +68,13 @@ pub struct Load {
     /// Model name in requests; absent: the service's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What speaks HTTP, for drivers over HTTP.
-    #[serde(default)]
-    pub engine: Engine,
-    /// Version of HTTP, for drivers over HTTP: "1.1" unless given, or what the driver needs.
+    /// How bytes travel, for drivers over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_version: Option<HttpVersion>,
-    /// Whether what a server waits for is acknowledged at once (TCP_QUICKACK), for drivers over HTTP;
-    /// true unless given. A server that was seen to send the next part of an answer without waiting
-    /// is left to the kernel's rule, an acknowledgement for every second part. With false all are, and
-    /// a server with Nagle's algorithm is as slow as for clients that leave the kernel's delay of
-    /// 40 ms.
+    pub connection: Option<Connection>,
+    /// What is asked of a language model besides the prompt, for the drivers of OpenAI's and Ollama's
+    /// APIs, `rerank`, `triton-generate` and `kserve-grpc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quick_ack: Option<bool>,
-    /// TLS of https:// endpoints.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
-    /// Header that carries the service's API_KEY, with the bare key as its value. Without it the
-    /// key is sent as `Authorization: Bearer`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_header: Option<String>,
+    pub llm: Option<Llm>,
     /// For driver `http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpRequest>,
@@ -96,29 +84,9 @@ pub struct Load {
     /// For drivers `kserve-http`, `kserve-grpc` and `triton-generate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kserve: Option<Kserve>,
-    /// For driver `command`: program and arguments, run once a request. {id} is the request's
-    /// number, {host} {port} {url} are the service's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub command: Vec<String>,
-    /// Whether answers are streamed (LLM drivers); true unless given.
+    /// For driver `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<bool>,
-    /// Tools that the model may call, as the API defines them (chat drivers).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<serde_json::Value>,
-    /// Further members of each request's JSON body, such as {temperature: 0.7}, for drivers that
-    /// ask a model; for Ollama's, those of `options` too.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub extra: BTreeMap<String, serde_json::Value>,
-    /// Texts of each request: inputs of an embedding (1 unless given), documents of a rerank (10).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<u32>,
-    /// Numbers in each vector (openai-embeddings); absent: as the model has them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dimensions: Option<u32>,
-    /// For Ollama's drivers: pulling, loading and keeping the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ollama: Option<Ollama>,
+    pub command: Option<CommandLine>,
     /// What a doubtful result does.
     #[serde(default)]
     pub verdicts: VerdictPolicy,
@@ -128,76 +96,24 @@ impl Load {
     fn default_timeout() -> Span {
         Span::secs(120)
     }
+
+    /// How bytes travel: the section, or its defaults.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        static DEFAULT: Connection = Connection::DEFAULT;
+        self.connection.as_ref().unwrap_or(&DEFAULT)
+    }
+
+    /// What is asked of a language model besides the prompt: the section, or its defaults.
+    #[must_use]
+    pub fn llm(&self) -> &Llm {
+        static DEFAULT: Llm = Llm::DEFAULT;
+        self.llm.as_ref().unwrap_or(&DEFAULT)
+    }
 }
 
 fn one() -> u32 {
     1
-}
-
-/// Protocols that a load can speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Driver {
-    /// OpenAI's completions.
-    OpenaiCompletions,
-    /// OpenAI's chat completions.
-    OpenaiChat,
-    /// OpenAI's embeddings.
-    OpenaiEmbeddings,
-    /// Documents ranked for a query, as Jina and Cohere define it and vLLM serves it.
-    Rerank,
-    /// Ollama's own API: an answer to a prompt.
-    OllamaGenerate,
-    /// Ollama's own API: an answer in a chat.
-    OllamaChat,
-    /// Ollama's own API: embeddings.
-    OllamaEmbed,
-    /// KServe's version 2 protocol over HTTP: one inference a request.
-    KserveHttp,
-    /// The same over gRPC; decoupled models stream their answers.
-    KserveGrpc,
-    /// Triton's generate endpoints: one answer, or a stream of them.
-    TritonGenerate,
-    /// SQL: a mix of select, insert, update and delete.
-    Postgresql,
-    /// Plain HTTP requests.
-    Http,
-    /// A program run once a request.
-    Command,
-}
-
-impl Driver {
-    /// Whether it speaks HTTP.
-    #[must_use]
-    pub fn over_http(self) -> bool {
-        !matches!(self, Self::Postgresql | Self::Command)
-    }
-
-    /// Whether it speaks KServe's version 2 protocol, in one of its forms.
-    #[must_use]
-    pub fn is_kserve(self) -> bool {
-        matches!(self, Self::KserveHttp | Self::KserveGrpc | Self::TritonGenerate)
-    }
-
-    /// The recipe's word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenaiCompletions => "openai-completions",
-            Self::OpenaiChat => "openai-chat",
-            Self::OpenaiEmbeddings => "openai-embeddings",
-            Self::Rerank => "rerank",
-            Self::OllamaGenerate => "ollama-generate",
-            Self::OllamaChat => "ollama-chat",
-            Self::OllamaEmbed => "ollama-embed",
-            Self::KserveHttp => "kserve-http",
-            Self::KserveGrpc => "kserve-grpc",
-            Self::TritonGenerate => "triton-generate",
-            Self::Postgresql => "postgresql",
-            Self::Http => "http",
-            Self::Command => "command",
-        }
-    }
 }
 
 /// How long each part of a load lasts.
@@ -287,6 +203,15 @@ pub struct Slo {
     /// Longest end-to-end time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e2e: Option<Span>,
+}
+
+/// A program run once a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandLine {
+    /// Program and arguments. {id} is the request's number, {host} {port} {url} are the service's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
 }
 
 /// A plain HTTP request.

@@ -8,6 +8,7 @@ mod arrival;
 mod check;
 mod dataset;
 mod document;
+mod drivers;
 mod explain;
 mod kind;
 mod kserve;
@@ -15,6 +16,7 @@ mod level;
 mod load_types;
 mod log_types;
 mod model_types;
+pub mod moved;
 mod placement_types;
 mod points;
 mod preset;
@@ -30,12 +32,13 @@ mod wire_types;
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use apply::apply_set;
+pub use apply::{apply_option, apply_set, set_path};
 pub use arrival::*;
-pub use check::{check_model, check_workload};
 pub use dataset::*;
+pub use drivers::*;
 pub use kind::ServiceKind;
 pub use kserve::*;
 pub use load_types::*;
@@ -45,7 +48,7 @@ pub use placement_types::*;
 pub use points::{POINTS_MAX, Point};
 pub use preset::{Known, Origin, Preset, Presets};
 pub use receiver_types::*;
-pub use resolve::{Resolved, ResolvedError, resolve};
+pub use resolve::{Resolved, ResolvedError, resolve, resolve_kept};
 pub use search::*;
 pub use service::Probe;
 pub use service_types::*;
@@ -54,6 +57,7 @@ pub use types::*;
 pub use wire_types::*;
 
 use document::{Document, shown};
+use explain::explain;
 
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +120,20 @@ pub fn parse(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
     resolve(text, sets, Presets::built_in()).map(Resolved::into_recipe)
 }
 
+/// A load that comes from no recipe, read and checked as one of a recipe. The complaints' places mean
+/// nothing.
+///
+/// # Errors
+/// The complaints.
+pub fn load(value: Value) -> Result<Load, Vec<Diagnostic>> {
+    let document = Document::without_places(value);
+    let load: Load = from_document(&document).map_err(|error| vec![error])?;
+    match check::check_load(&load, &document) {
+        found if found.is_empty() => Ok(load),
+        found => Err(found),
+    }
+}
+
 /// The JSON Schema of a recipe, generated from the types.
 #[must_use]
 pub fn json_schema() -> Value {
@@ -154,6 +172,10 @@ fn check_version(document: &Document) -> Result<(), Diagnostic> {
         )
         .hint("add 'aifb: 1' as the first line")),
     }
+}
+
+fn from_document<T: DeserializeOwned>(document: &Document) -> Result<T, Diagnostic> {
+    serde_path_to_error::deserialize(&document.value).map_err(|error| explain(document, &error))
 }
 
 #[cfg(test)]

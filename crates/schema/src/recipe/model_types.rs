@@ -1,10 +1,50 @@
 //! The part of a load that says what is asked of a language model besides the prompt.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::load_types::Driver;
 use crate::units::Span;
+
+/// What is asked of a language model besides the prompt. Each key says which drivers take it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Llm {
+    /// Whether answers are streamed, for drivers whose answers are made of tokens; true unless given
+    /// (`kserve-grpc`: where the model is decoupled).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Tools that the model may call, as the API defines them (chat drivers).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Value>,
+    /// Further members of each request's JSON body, such as {temperature: 0.7}; for Ollama's drivers
+    /// those of `options` too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Value>,
+    /// Texts of each request: inputs of an embedding (1 unless given), documents of a rerank (10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Numbers in each vector (`openai-embeddings`); absent: as the model has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
+    /// For Ollama's drivers: pulling, loading and keeping the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ollama: Option<Ollama>,
+}
+
+impl Llm {
+    /// The section as it is where the recipe has none.
+    pub(super) const DEFAULT: Self = Self {
+        stream: None,
+        tools: Vec::new(),
+        extra: BTreeMap::new(),
+        batch: None,
+        dimensions: None,
+        ollama: None,
+    };
+}
 
 /// What Ollama does before the start and between requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,56 +79,6 @@ impl Default for Ollama {
 
 fn yes() -> bool {
     true
-}
-
-impl Driver {
-    /// Whether it asks a model of a service.
-    #[must_use]
-    pub fn asks_model(self) -> bool {
-        self.has_tokens()
-            || matches!(
-                self,
-                Self::OpenaiEmbeddings | Self::Rerank | Self::OllamaEmbed | Self::KserveHttp
-            )
-    }
-
-    /// Whether its answers are made of tokens: texts that a model generates.
-    #[must_use]
-    pub fn has_tokens(self) -> bool {
-        matches!(
-            self,
-            Self::OpenaiCompletions
-                | Self::OpenaiChat
-                | Self::OllamaGenerate
-                | Self::OllamaChat
-                | Self::KserveGrpc
-                | Self::TritonGenerate
-        )
-    }
-
-    /// Whether it asks a model in the form of a chat.
-    #[must_use]
-    pub fn chats(self) -> bool {
-        matches!(self, Self::OpenaiChat | Self::OllamaChat)
-    }
-
-    /// Whether a request has several texts.
-    #[must_use]
-    pub fn batches(self) -> bool {
-        matches!(self, Self::OpenaiEmbeddings | Self::Rerank | Self::OllamaEmbed)
-    }
-
-    /// Whether it speaks Ollama's own API.
-    #[must_use]
-    pub fn is_ollama(self) -> bool {
-        matches!(self, Self::OllamaGenerate | Self::OllamaChat | Self::OllamaEmbed)
-    }
-
-    /// Texts of a request where the recipe does not say: one, or documents enough to rank.
-    #[must_use]
-    pub fn default_batch(self) -> u32 {
-        if self == Self::Rerank { 10 } else { 1 }
-    }
 }
 
 /// Most texts of one request: servers refuse more than a few thousand.

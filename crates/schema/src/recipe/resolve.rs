@@ -11,6 +11,7 @@ use super::{
     apply_set, check, check_version,
     document::Document,
     explain::explain,
+    moved,
     points::{self, Point},
     types::TypeError,
 };
@@ -51,36 +52,71 @@ pub fn resolve(
     sets: &[String],
     presets: &Presets,
 ) -> Result<Resolved, Vec<Diagnostic>> {
+    read(text, sets, presets, |document| match moved::complaints(document) {
+        found if found.is_empty() => Ok(()),
+        found => Err(found),
+    })
+}
+
+/// The same for the recipe of a run folder without `recipe.resolved.json`: keys that have moved since,
+/// in the recipe and in its overrides, are read where they stood.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_kept(text: &str, sets: &[String]) -> Result<Resolved, Vec<Diagnostic>> {
+    let sets: Vec<String> = sets.iter().map(|set| moved::rewrite_set(set)).collect();
+    read(text, &sets, Presets::built_in(), |document| {
+        moved::rewrite(&mut document.value);
+        Ok(())
+    })
+}
+
+/// What happens to keys that stand at an old place.
+type Old = fn(&mut Document) -> Result<(), Vec<Diagnostic>>;
+
+fn read(
+    text: &str,
+    sets: &[String],
+    presets: &Presets,
+    old: Old,
+) -> Result<Resolved, Vec<Diagnostic>> {
     let mut document = Document::parse(text).map_err(|error| vec![error])?;
     check_version(&document).map_err(|error| vec![error])?;
+    old(&mut document)?;
     for set in sets {
         apply_set(&mut document.value, set).map_err(|mut error| {
             error.set = Some(set.clone());
             vec![error]
         })?;
     }
-    let recipe = Recipe::of(&document.value).map_err(|error| {
-        let mut complaint = explain(&document, &error);
+    checked(document, presets, old).map_err(|mut complaints| {
         // The file alone was fine: then the overrides are to blame.
-        if let Some(last) = sets.last().filter(|_| resolve(text, &[], presets).is_ok()) {
-            complaint.set = Some(if sets.len() == 1 { last.clone() } else { sets.join(" ") });
+        if !sets.is_empty() && read(text, &[], presets, old).is_ok() {
+            for complaint in &mut complaints {
+                complaint.set = Some(sets.join(" "));
+            }
         }
-        vec![complaint]
-    })?;
-    let mut complaints = check::check(&recipe, &document, presets);
-    if complaints.is_empty() {
-        let place = document.place_of("/services");
-        // A preset that is right by itself may not go with what the recipe says.
-        return Resolved::of(document.value, &used(&recipe, presets))
-            .map_err(|cause| vec![Diagnostic::new(place, cause)]);
+        complaints.sort_by_key(|complaint| complaint.place);
+        complaints
+    })
+}
+
+fn checked(
+    mut document: Document,
+    presets: &Presets,
+    old: Old,
+) -> Result<Resolved, Vec<Diagnostic>> {
+    // An override may have put a whole load there.
+    old(&mut document)?;
+    let recipe = Recipe::of(&document.value).map_err(|error| vec![explain(&document, &error)])?;
+    let found = check::check(&recipe, &document, presets);
+    if !found.is_empty() {
+        return Err(found);
     }
-    if !sets.is_empty() && resolve(text, &[], presets).is_ok() {
-        for complaint in &mut complaints {
-            complaint.set = Some(sets.join(" "));
-        }
-    }
-    complaints.sort_by_key(|complaint| complaint.place);
-    Err(complaints)
+    let place = document.place_of("/services");
+    // A preset that is right by itself may not go with what the recipe says.
+    Resolved::of(document.value, &used(&recipe, presets))
+        .map_err(|cause| vec![Diagnostic::new(place, cause)])
 }
 
 impl Resolved {

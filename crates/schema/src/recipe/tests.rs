@@ -137,6 +137,82 @@ fn the_json_schema_knows_every_key() {
     }
 }
 
+#[test]
+fn moved_keys_are_refused_with_their_new_place() {
+    let old = SMALL.replace(
+        "    driver: openai-chat",
+        "    driver: openai-chat\n    engine: raw\n    extra: {a: 1}",
+    );
+    let text = complain(&old);
+    let expected = "x.yaml:11:5: load 'chat': the key 'engine' has moved to connection.engine\n  \
+        hint: write connection: {engine: \"raw\"}\n\
+        x.yaml:12:5: load 'chat': the key 'extra' has moved to llm.extra\n  \
+        hint: write llm: {extra: {…}}";
+    assert_eq!(text, expected);
+    for (set, hint) in [
+        ("load.chat.engine=raw", "hint: write load.chat.connection.engine=raw"),
+        ("load.chat.extra.top_k=3", "hint: write load.chat.llm.extra.top_k=3"),
+        ("load.0.command=[a, b]", "hint: write load.0.command.argv=[a, b]"),
+    ] {
+        let refused = parse(SMALL, &[set.to_owned()]).unwrap_err()[0].render("x");
+        assert!(refused.starts_with(&format!("--aifb-set '{set}': the key ")), "{refused}");
+        assert!(refused.ends_with(hint), "{refused}");
+    }
+    let sweep = format!("{SMALL}sweep: {{matrix: {{load.chat.stream: [true, false]}}}}\n");
+    let refused = complain(&sweep);
+    assert!(refused.starts_with("x.yaml:13:18: the key 'load.chat.stream' has moved"), "{refused}");
+    assert!(refused.ends_with("hint: write load.chat.llm.stream"), "{refused}");
+    // A whole load that an override puts there.
+    let load = "load=[{name: a, driver: command, command: [x], arrival: {concurrency: 1}, \
+        phases: {measure: 5s}}]";
+    let refused = parse(SMALL, &[load.to_owned()]).unwrap_err()[0].render("x");
+    assert!(refused.contains("has moved to command.argv"), "{refused}");
+}
+
+#[test]
+fn recipes_of_run_folders_may_have_old_keys() {
+    let with = |keys: &str| {
+        SMALL.replace("    driver: openai-chat", &format!("    driver: openai-chat{keys}"))
+    };
+    let sweep = |key: &str| format!("sweep: {{matrix: {{load.chat.{key}: [1, 2]}}}}\n");
+    let old = with("\n    engine: raw\n    stream: true\n    tools: []") + &sweep("extra.top_k");
+    let new = with("\n    connection: {engine: raw}\n    llm: {stream: true}")
+        + &sweep("llm.extra.top_k");
+    let sets = |set: &str| vec![set.to_owned()];
+    let kept = resolve_kept(&old, &sets("load.chat.http_version=\"1.1\"")).unwrap();
+    let written = parse(&new, &sets("load.chat.connection.http_version=\"1.1\"")).unwrap();
+    assert_eq!(*kept.recipe(), written);
+    assert_eq!(kept.point(1).unwrap().settings["load.chat.llm.extra.top_k"], 2);
+    assert_eq!(*resolve_kept(&new, &[]).unwrap().recipe(), parse(&new, &[]).unwrap());
+    assert!(parse(&old, &[]).is_err());
+}
+
+#[test]
+fn keys_of_other_drivers_are_refused() {
+    for (driver, key, value) in [
+        ("openai-chat", "llm.batch", "4"),
+        ("openai-chat", "kserve", "{version: \"1\"}"),
+        ("openai-chat", "http", "{method: GET}"),
+        ("openai-embeddings", "llm.stream", "true"),
+        ("openai-embeddings", "slo.ttft", "1s"),
+        ("kserve-http", "llm", "{extra: {a: 1}}"),
+        ("http", "llm", "{}"),
+        ("http", "model", "m"),
+        ("postgresql", "connection", "{engine: auto}"),
+        ("postgresql", "dataset", "{kind: synthetic}"),
+        ("command", "connection", "{}"),
+        ("openai-chat", "command", "{argv: [\"true\"]}"),
+    ] {
+        let sets = [format!("load.chat.driver={driver}"), format!("load.chat.{key}={value}")];
+        let found = parse(SMALL, &sets).unwrap_err();
+        let message = format!("load 'chat': {key} has no meaning for driver {driver}");
+        let one = found.iter().find(|one| one.message == message);
+        let one = one.unwrap_or_else(|| panic!("{key} for {driver}: {found:?}"));
+        let hint = one.hint.as_deref().unwrap_or_default();
+        assert!(hint.contains(takers(key)[0]) || hint.contains("aifb drivers"), "{hint}");
+    }
+}
+
 const SITE: &str = "\
 description: The site's own server.
 needs: [model]

@@ -3,6 +3,42 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// How bytes travel: the same keys for every driver over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// What speaks HTTP.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Version of HTTP: "1.1" unless given, or what the driver needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_version: Option<HttpVersion>,
+    /// Whether what a server waits for is acknowledged at once (TCP_QUICKACK); true unless given. A
+    /// server that was seen to send the next part of an answer without waiting is left to the
+    /// kernel's rule, an acknowledgement for every second part. With false all are, and a server with
+    /// Nagle's algorithm is as slow as for clients that leave the kernel's delay of 40 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quick_ack: Option<bool>,
+    /// TLS of https:// endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Header that carries the service's API_KEY, with the bare key as its value. Without it the
+    /// key is sent as `Authorization: Bearer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_header: Option<String>,
+}
+
+impl Connection {
+    /// The section as it is where the recipe has none.
+    pub(super) const DEFAULT: Self = Self {
+        engine: Engine::Auto,
+        http_version: None,
+        quick_ack: None,
+        tls: None,
+        api_key_header: None,
+    };
+}
+
 /// What speaks HTTP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! Answers: what an inference gave, checked against what was asked for.
+//! Responses of an inference, checked against the request.
 //!
 //! Tensors are not kept. Of raw bytes only the length counts, of JSON the number of elements.
 
@@ -41,7 +41,7 @@ pub(super) struct Output<'a> {
     pub(super) held: Held,
 }
 
-/// Whether the outputs are those that were asked for, and each as large as its shape says.
+/// Whether the outputs are the requested ones, and each has the size of its shape.
 ///
 /// # Errors
 /// `empty_response` without any output, `verify_mismatch` if one is missing or of another shape,

@@ -2,7 +2,7 @@
 //! server-sent events, which ends with the body: there is neither `[DONE]` nor a number of
 //! tokens. A streamed answer with an output that is not empty counts as a token and says so.
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use aifb_schema::recipe::{Datatype, Kserve, KserveInput, KserveOutput, Load, TensorData};
 use serde_json::{Map, Value};
@@ -43,7 +43,7 @@ impl Protocol for Generate {
         let model = model::name(load)?;
         let path = super::path(model, kserve.version.as_deref());
         super::ready_over_http(wire, model, &path).await?;
-        let stream = load.stream.unwrap_or(true);
+        let stream = load.llm().stream.unwrap_or(true);
         let open = kserve.inputs.is_empty() || kserve.inputs.iter().any(|i| datatype(i).is_none());
         let metadata = if open {
             super::metadata_over_http(wire, model, &path).await?
@@ -57,7 +57,7 @@ impl Protocol for Generate {
             wanted.collect::<Result<_, _>>()?
         };
         let inputs = Inputs::new(job, &wanted, Form::Json)?;
-        let body = pieces(&kserve, &inputs.tensors);
+        let body = pieces(&kserve, &load.llm().extra, &inputs.tensors);
         let (end, accept) = if stream {
             ("generate_stream", "text/event-stream")
         } else {
@@ -85,7 +85,7 @@ impl Protocol for Generate {
     }
 }
 
-/// Type of an input that the recipe describes, if it need not be asked for.
+/// Type of an input that the recipe describes, if the metadata is not needed.
 fn datatype(input: &KserveInput) -> Option<Datatype> {
     let of_value = |value: &Value| match value {
         Value::Bool(_) => Some(Datatype::Bool),
@@ -115,7 +115,8 @@ fn named(load: &Load, input: &KserveInput, metadata: &Metadata) -> Result<Wanted
 const SAMPLING: &str = "sampling_parameters";
 
 /// The inputs that language models on Triton usually have (vLLM's and TensorRT-LLM's backends):
-/// of those the ones that this model has. Others are left to their defaults.
+/// of those the ones that this model has and `llm.extra` does not give. Others are left to their
+/// defaults.
 fn usual(load: &Load, metadata: &Metadata, stream: bool) -> Result<Vec<Wanted>, Fatal> {
     let known = [
         ("text_input", TensorData::Text),
@@ -134,7 +135,9 @@ fn usual(load: &Load, metadata: &Metadata, stream: bool) -> Result<Vec<Wanted>, 
         ))
         .hint("name them: kserve: {inputs: [{name: NAME, data: text}]}"));
     }
-    let wanted = known.into_iter().filter(|(name, _)| has(name)).map(|(name, data)| {
+    let extra = &load.llm().extra;
+    let known = known.into_iter().filter(|(name, _)| has(name) && !extra.contains_key(*name));
+    let wanted = known.map(|(name, data)| {
         let input =
             KserveInput { name: name.to_owned(), datatype: None, shape: None, data, below: None };
         named(load, &input, metadata).map(|wanted| Wanted { sampling: name == SAMPLING, ..wanted })
@@ -142,8 +145,8 @@ fn usual(load: &Load, metadata: &Metadata, stream: bool) -> Result<Vec<Wanted>, 
     wanted.collect()
 }
 
-/// The JSON around each input's value.
-fn pieces(kserve: &Kserve, tensors: &[Tensor]) -> Pieces {
+/// The JSON around each input's value, with the parameters and the further members at its end.
+fn pieces(kserve: &Kserve, extra: &BTreeMap<String, Value>, tensors: &[Tensor]) -> Pieces {
     let mut open = "{".to_owned();
     let mut before = Vec::new();
     for tensor in tensors {
@@ -152,11 +155,13 @@ fn pieces(kserve: &Kserve, tensors: &[Tensor]) -> Pieces {
         before.push(std::mem::replace(&mut open, end.to_owned()).into_bytes());
     }
     let parameters = parameters(kserve);
-    let after = if parameters.is_empty() {
-        format!("{}}}", open.trim_end_matches(','))
-    } else {
-        format!(r#"{open}"parameters":{}}}"#, Value::from(parameters))
-    };
+    if !parameters.is_empty() {
+        open.push_str(&format!(r#""parameters":{},"#, Value::from(parameters)));
+    }
+    for (key, value) in extra {
+        open.push_str(&format!("{}:{value},", Value::from(key.as_str())));
+    }
+    let after = format!("{}}}", open.trim_end_matches(','));
     Pieces { before, after: after.into_bytes() }
 }
 
@@ -268,7 +273,8 @@ mod tests {
         let tensors = super::super::tensors(wanted, Form::Json, 1);
         let kserve = load.kserve.clone().unwrap_or_default();
         let own = Own { text: "a \"b\"".into(), tokens: 7, exact: true, ..Own::default() };
-        serde_json::from_slice(&pieces(&kserve, &tensors).body(&tensors, &own)).unwrap()
+        let pieces = pieces(&kserve, &load.llm().extra, &tensors);
+        serde_json::from_slice(&pieces.body(&tensors, &own)).unwrap()
     }
 
     #[test]
@@ -315,6 +321,12 @@ mod tests {
         let sampling: Value =
             serde_json::from_str(made["sampling_parameters"].as_str().unwrap()).unwrap();
         assert_eq!(sampling["max_tokens"], 7);
+        // Members of the recipe take the place of ours.
+        let mut load = load;
+        let extra = json!({"extra": {"sampling_parameters": "{}", "top_k": 3}});
+        load.llm = Some(serde_json::from_value(extra).unwrap());
+        let made = body(&load, &usual(&load, &vllm, true).unwrap());
+        assert_eq!((&made["sampling_parameters"], &made["top_k"]), (&json!("{}"), &json!(3)));
         let text = usual(&load, &described(&[("x", "FP32")]), true).unwrap_err().to_string();
         assert!(text.contains("no input 'text_input', but x"), "{text}");
     }

@@ -73,7 +73,7 @@ impl Protocol for Grpc {
         } else {
             Metadata::default()
         };
-        let stream = match load.stream {
+        let stream = match load.llm().stream {
             Some(stream) => stream,
             None => is_decoupled(wire, &asked).await?,
         };
@@ -202,7 +202,7 @@ async fn is_decoupled(wire: &Wire, asked: &ModelName) -> Result<bool, Fatal> {
             "requesting the configuration of model '{}': {}",
             asked.name, fault.message
         ))
-        .hint("with stream: false or stream: true the configuration is not needed")),
+        .hint("with llm: {stream: false} or {stream: true} the configuration is not needed")),
     }
 }
 
@@ -313,7 +313,7 @@ enum Kind {
 struct Answers {
     kind: Kind,
     expected: Rc<[KserveOutput]>,
-    /// Whether the latest was said to be the final one; absent where the server does not say.
+    /// Whether the server marked the latest as the final one; absent if it has no such marks.
     last: Option<bool>,
 }
 
@@ -362,7 +362,7 @@ impl Answers {
         {
             self.last = Some(*last);
         }
-        // The final answer is an empty one, where nothing is left to be said.
+        // The final response is empty if there is no output left.
         if answer.outputs.is_empty() {
             return Ok(());
         }
@@ -378,7 +378,7 @@ pub(crate) fn anything(stream: bool) -> impl Reply {
     Unframed::new(Answers { kind, expected: Rc::new([]), last: None })
 }
 
-/// Whether an answer has the outputs that were asked for.
+/// Whether a response has the requested outputs.
 fn verify(expected: &[KserveOutput], answer: &InferAnswer) -> Result<(), Fault> {
     let raw = &answer.raw_outputs;
     if !raw.is_empty() && raw.len() != answer.outputs.len() {

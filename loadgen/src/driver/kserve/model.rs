@@ -265,9 +265,12 @@ mod tests {
             ),
             (r#"{"name":"fixed","data":"text"}"#, "prompts are BYTES"),
             (r#"{"name":"open","shape":[1,4],"data":[1,2]}"#, "2 values for 4 elements"),
-            (r#"{"name":"open","shape":[1,4],"data":["a"]}"#, "is INT64, which \"a\" is not"),
+            (r#"{"name":"open","shape":[1,4],"data":["a"]}"#, "is INT64, but \"a\" is not"),
             (r#"{"name":"open","shape":[65536,65536]}"#, "too large"),
-            (r#"{"name":"x","datatype":"INT8","shape":[1],"below":200}"#, "below is too large"),
+            (
+                r#"{"name":"x","datatype":"INT8","shape":[1],"below":200}"#,
+                "value of below is too large",
+            ),
         ] {
             let text = asked(&format!(r#"{{"inputs":[{inputs}]}}"#)).unwrap_err();
             assert!(text.contains(expected), "{text}");
@@ -278,6 +281,6 @@ mod tests {
     fn a_model_without_inputs_is_an_error() {
         let (load, kserve) = load("{}");
         let text = inputs(&load, &kserve, &Metadata::default()).unwrap_err().to_string();
-        assert!(text.contains("names no inputs of model 'm'"), "{text}");
+        assert!(text.contains("lists no inputs of model 'm'"), "{text}");
     }
 }

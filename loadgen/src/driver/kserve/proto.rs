@@ -92,7 +92,7 @@ pub(crate) struct InferRequest {
 /// Key of [`InferRequest::raw_inputs`] in the wire format: field 7, length-delimited.
 pub(crate) const RAW_INPUT_KEY: u8 = 7 << 3 | 2;
 
-/// An output that is asked for.
+/// A requested output.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct AskedOutput {
     #[prost(string, tag = "1")]

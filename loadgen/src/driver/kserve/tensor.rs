@@ -1,7 +1,7 @@
 //! Input tensors: their elements as they are sent, for each request.
 //!
 //! Nothing is computed while the load runs: random elements are cut from a pool made before the
-//! start, at a place that depends on the seed and the request alone.
+//! start, at a place that depends only on the seed and the request.
 
 use aifb_schema::recipe::{Datatype, TensorData};
 use rand::{RngExt, SeedableRng};

@@ -65,7 +65,7 @@ impl Lines {
         }
     }
 
-    /// Text for a member that nobody reads, of [`FAT_BYTES`], if it is wanted.
+    /// Text for a member that clients ignore, of [`FAT_BYTES`], if it is wanted.
     pub(in crate::mock) fn fat(self) -> Option<String> {
         self.faults.has(Fault::Fat).then(|| "x".repeat(FAT_BYTES))
     }

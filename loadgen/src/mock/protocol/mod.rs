@@ -21,7 +21,7 @@ use super::{
 };
 pub(super) use lines::Lines;
 
-/// The protocols, asked in this order.
+/// The protocols, tried in this order.
 const PROTOCOLS: &[Protocol] = &[
     openai::answer,
     embeddings::answer,
@@ -58,12 +58,12 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What the server was told, and what goes wrong with this request.
+/// The server's options, and the fault of this request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings<'a> {
     /// The only model.
     pub(super) model: Option<&'a str>,
-    /// Tokens of each answer, whatever is asked for.
+    /// Tokens of each response, regardless of the request.
     pub(super) tokens: Option<u64>,
     pub(super) tokens_per_event: u64,
     /// Numbers in a vector.
@@ -147,7 +147,7 @@ impl Texts {
     }
 }
 
-/// Vectors as a model would give them: as many as asked for, or one less, or one too short.
+/// Vectors as a model would give them: as many as requested, or one less, or one too short.
 fn vectors(count: usize, settings: &Settings<'_>) -> Vec<Vec<f64>> {
     let count = count.saturating_sub(usize::from(settings.faults.has(Fault::ShortList)));
     let count = if settings.faults.has(Fault::Empty) { 0 } else { count };

@@ -10,7 +10,7 @@ use super::{
     Lines, Request, Settings, Texts, vectors, words,
 };
 
-/// Time at which everything happened: nobody looks at it.
+/// Constant timestamp: clients ignore it.
 const CREATED: &str = "2025-01-01T00:00:00Z";
 
 /// Size of the model that can be pulled, and the parts in which that is told.

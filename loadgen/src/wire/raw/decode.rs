@@ -48,7 +48,7 @@ pub(crate) enum Progress {
     More,
     /// The answer is complete.
     Done {
-        /// Bytes came after it, which nobody asked for.
+        /// Unsolicited bytes came after it.
         surplus: bool,
     },
 }
@@ -356,7 +356,7 @@ impl Framing {
         let mut framing = Self::default();
         let mut coded = false;
         for Header { name, value } in fields {
-            // Most fields are told apart by their length.
+            // Most fields differ in length.
             match name.len() {
                 14 if name.eq_ignore_ascii_case("content-length") => {
                     for part in value.split(|byte| *byte == b',') {

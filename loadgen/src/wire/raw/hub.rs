@@ -1,8 +1,8 @@
 //! Who has something to read: the wakers of a thread's connections, served by one task.
 //!
-//! A token that arrives alone costs little more than the kernel's part this way: no task of its
-//! own is woken for it, with all the layers that wait for the end of the answer, only what reads
-//! the answer is called.
+//! This way a single token costs little more than the kernel's part: no task of its own is woken
+//! for it, with all the layers that wait for the end of the answer, only what reads the answer is
+//! called.
 
 use std::{
     cell::RefCell,

@@ -1,5 +1,5 @@
 //! A service's own Prometheus metrics ("engine metrics"): looked at once a tick by the agent of
-//! the node where the replica runs and by nobody else, recorded and shown with the agent's own.
+//! the node where the replica runs and only by it, recorded and shown with the agent's own.
 //!
 //! Each replica has a thread of its own, so that a page that takes long holds up neither a tick nor
 //! another replica: its values are in the tick after the answer. Values keep their names and

@@ -23,7 +23,8 @@ use crate::{
     sample::{Source, Tick},
 };
 
-/// Longest time for a page. An engine under load may answer late; until then it is not asked again.
+/// Longest time for a page. An engine under load may respond late; until then it is not scraped
+/// again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a page: Milvus has about one MiB.
@@ -137,7 +138,7 @@ impl Engine {
     }
 }
 
-/// Looks whenever it is asked to, until nobody can ask any more.
+/// Scrapes on each request, until the requesting side is dropped.
 fn look_when_asked(at: &Address, asked: &Receiver<()>, shared: &Shared) {
     let agent = match &at.tls {
         None => Ok(http::agent(PATIENCE)),

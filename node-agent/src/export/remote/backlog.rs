@@ -69,7 +69,7 @@ pub(super) struct Backlog {
     memory: VecDeque<Vec<u8>>,
     memory_bytes: usize,
     file: Option<Ring>,
-    /// Values that were left out since somebody asked.
+    /// Values dropped since the last query.
     dropped: u64,
 }
 

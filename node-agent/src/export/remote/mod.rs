@@ -9,7 +9,8 @@
 //! What the receiver has refused for good is dropped and counted; what it has not answered is kept
 //! for at least half an hour. At the end of the run every series is ended by a stale marker, so
 //! that it does not seem to live for five more minutes. An agent that is killed cannot do that: the
-//! labels of its series stand in a file of its node, and whoever sees its end does it (`stale_series`).
+//! labels of its series are in a file of its node, and the process that sees its end does it
+//! (`stale_series`).
 
 mod backlog;
 mod sender;
@@ -140,7 +141,7 @@ impl Sink for RemoteWrite {
     fn wait(&mut self) {
         let left =
             self.until.map_or(FLUSH, |until| until.saturating_duration_since(Instant::now()));
-        // Nothing is ever said here: the other end is dropped.
+        // Nothing is ever sent here: the other end is dropped.
         let _ended = self.ended.recv_timeout(left);
     }
 }

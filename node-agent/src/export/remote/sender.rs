@@ -110,7 +110,8 @@ impl Sender {
         }
     }
 
-    /// Works until the end was said, or nobody is left to say it; whether all was sent.
+    /// Works until the end is requested or the requesting side is dropped; returns whether all was
+    /// sent.
     pub(super) fn run(mut self, messages: &Receiver<Message>) -> bool {
         loop {
             match messages.recv_timeout(self.pause()) {

@@ -21,13 +21,13 @@ const MUTED: Duration = Duration::from_secs(60);
 /// Ended series that are remembered: their steps or processes may come back.
 const ENDED_MAX: usize = 4096;
 
-/// Bytes of labels that are told: a node has some 100 KiB of them.
+/// Limit of recorded labels in bytes: a node has some 100 KiB of them.
 const TOLD_MAX: usize = 8 << 20;
 
 /// All series of this agent.
 #[derive(Debug)]
 pub(super) struct AllSeries {
-    /// Labels of series that are new since somebody asked, each as a line of JSON.
+    /// Labels of series that are new since the last query, each as a line of JSON.
     fresh: Vec<u8>,
     /// Bytes of them so far.
     told: usize,
@@ -137,7 +137,7 @@ impl AllSeries {
         }
     }
 
-    /// The receiver refused a value of it alone.
+    /// The receiver refused a value of this series only.
     pub(super) fn refused(&mut self, number: u32, now: Instant) {
         if let Some(series) = self.series.get_mut(&number) {
             series.strikes += 1;

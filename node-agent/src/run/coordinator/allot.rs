@@ -14,8 +14,8 @@ pub(super) struct Allotted {
     pub(super) settings: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
-/// Chooses: what was asked for; else the first point whose repeats were not all begun; else one
-/// more repeat of the point that has the fewest.
+/// Chooses the requested point and repeat; else the first point whose repeats were not all started;
+/// else one more repeat of the point that has the fewest.
 ///
 /// `begun` are the points and repeats of this load that were allotted before.
 ///
@@ -105,7 +105,7 @@ mod tests {
         let given = allot(&points, "l", (Some(1), None), &begun).unwrap();
         assert_eq!((given.point, given.repeat), (1, 1));
         for (name, asked, words) in [
-            ("l", (Some(1), Some(0)), "was begun before"),
+            ("l", (Some(1), Some(0)), "was started before"),
             ("l", (Some(2), None), "no point 2"),
             ("m", (None, None), "no load 'm'"),
         ] {

@@ -1,4 +1,4 @@
-//! What others are told about the run while it lives: where its agents show their metrics, and its
+//! What is announced about the run while it is active: where its agents show their metrics, and its
 //! results.
 
 use std::{path::PathBuf, time::Duration};
@@ -21,7 +21,7 @@ use crate::{
 /// Longest time for the last word to the Pushgateway; the agents have ended by then.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Those who are told.
+/// The receivers of announcements.
 pub(super) struct Announced {
     gateway: Option<Gateway>,
     /// The file of targets.

@@ -16,7 +16,7 @@ use crate::{clock, process::script};
 pub(super) enum Cause {
     /// This agent got a signal: the job ends, and Slurm kills everything KillWait seconds later.
     Signal(Signal),
-    /// Somebody asked.
+    /// A user or a program requested it.
     Stop(String),
     /// Something failed.
     Failure(Failure),

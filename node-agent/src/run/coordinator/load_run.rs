@@ -167,7 +167,7 @@ impl LoadRun {
         }
     }
 
-    /// Whether one of its workers is in the measured part, as far as they have told.
+    /// Whether one of its workers has reported that it is in the measured part.
     pub(super) fn measures(&self) -> bool {
         let inside = |worker: &Worker| {
             worker.state == WorkerState::Ready && worker.progress.phase == "measure"
@@ -218,7 +218,7 @@ impl LoadRun {
     pub(super) fn model_deadline(&self) -> Duration {
         let load = &self.allotted.load;
         if load.driver.is_ollama() {
-            load.ollama.clone().unwrap_or_default().deadline.get()
+            load.llm().ollama.clone().unwrap_or_default().deadline.get()
         } else {
             Duration::ZERO
         }

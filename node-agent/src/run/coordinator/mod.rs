@@ -137,7 +137,7 @@ pub(crate) struct Coordinator {
     healthy_since: Option<Instant>,
     last_tick: Instant,
     loads_shown: Instant,
-    /// Whether the agents were told that a load is in its measured phase.
+    /// Whether the agents were informed that a load is in its measured phase.
     measuring: bool,
     /// The end of the last standstill of this agent.
     woke: Option<Instant>,
@@ -148,7 +148,7 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator that has not begun.
+    /// A coordinator that has not started.
     pub(crate) fn new(
         context: Rc<Context>,
         sampling: Sampling,

@@ -122,7 +122,8 @@ impl Coordinator {
             for warning in report.warnings {
                 self.warn(&format!("node {name}: {warning}"));
             }
-            // Before the workers' messages: one that is done was measured just before it said so.
+            // Before the workers' messages: a worker's clock is measured just before it reports
+            // done.
             if let Some(clock) = report.clock {
                 self.clock_measured(&name, clock);
             }
@@ -195,7 +196,7 @@ impl Coordinator {
         }
     }
 
-    /// After a standstill of this agent nobody's silence counts.
+    /// After a pause of this agent no silence counts.
     pub(super) fn forgive_silence(&mut self, now: Instant) {
         for node in &mut self.nodes {
             node.seen = now;

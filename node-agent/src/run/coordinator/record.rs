@@ -82,7 +82,7 @@ impl Coordinator {
     }
 }
 
-/// Writes a line for the launcher. It may be dead: then nobody needs to know. All lines of a run
+/// Writes a line for the launcher. If the launcher is dead, the line is lost. All lines of a run
 /// together fit a pipe, so this never waits.
 pub(crate) fn say(what: &FromCoordinator) {
     if let Ok(mut line) = serde_json::to_vec(what) {

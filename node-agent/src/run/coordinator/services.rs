@@ -202,7 +202,7 @@ impl Coordinator {
         let across = recipe.services.get(replica.service).is_some_and(|service| service.across);
         match event.change {
             ReplicaChange::Started { .. } => {
-                // Only the head of a service across nodes is asked; the others work for it.
+                // Only the head of a service across nodes is probed; the others work for it.
                 replica.state = if across && replica.number > 0 {
                     ReplicaState::Healthy
                 } else {

@@ -57,7 +57,7 @@ impl Commands<'_> {
         env
     }
 
-    /// The model as the service is told it: a path that exists is made absolute.
+    /// The model as it is passed to the service: an existing path is made absolute.
     pub(crate) fn model_path(&self) -> Option<PathBuf> {
         let path = self.path(self.service.model.as_deref()?);
         path.exists().then_some(path)

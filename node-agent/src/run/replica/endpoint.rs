@@ -9,7 +9,7 @@ use aifb_schema::{
 
 use super::{Replica, port::Ports};
 
-/// Where it answers: by address for the agent, and as clients are told.
+/// Its endpoint: by address for the agent, and by name for clients.
 pub(super) async fn of(replica: &Replica, ports: Ports) -> Result<(SocketAddr, Endpoint), Failure> {
     let Ports { main, mut further } = ports;
     if replica.external() {

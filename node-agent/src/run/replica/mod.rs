@@ -133,7 +133,7 @@ pub(crate) use command::Position as At;
 
 /// How an attempt ended.
 enum End {
-    /// It was asked to stop, with this grace.
+    /// It was ordered to stop, with this grace period.
     Stop(Duration),
     /// Its process ended.
     Exited(Report),

@@ -21,7 +21,7 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a log that are looked at in one probe; the rest is for the next one.
 const LOG_PIECE: u64 = 1 << 20;
 
-/// How a service is asked.
+/// How a service is probed.
 #[derive(Debug)]
 pub(crate) enum Prober {
     /// `GET` of a path.

@@ -74,7 +74,7 @@ impl Supervisor {
     /// started it ends.
     ///
     /// # Errors
-    /// The supervisor could not be started; the program's own start is told by [`Self::next`].
+    /// The supervisor could not be started; [`Self::next`] reports the start of the program itself.
     pub(crate) fn start(
         agent: &Path,
         what: &Launchable,

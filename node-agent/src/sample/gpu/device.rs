@@ -22,7 +22,7 @@ pub(super) struct Watcher {
     numbers: Numbers,
     processes: Vec<Process>,
     instances: Vec<Instance>,
-    /// Absent where the GPU may not be asked at all.
+    /// Absent if the GPU may not be read at all.
     xids: Option<Xids>,
 }
 
@@ -81,7 +81,7 @@ impl Watcher {
     /// Takes the values over; gives the reasons that hold clocks down.
     ///
     /// # Errors
-    /// Why the GPU as a whole cannot be asked.
+    /// Why the GPU as a whole cannot be read.
     fn ask(&mut self, slow: bool) -> Result<Option<u64>, &'static str> {
         let handle = self.handle.as_ref().map_err(|reason| *reason)?;
         self.numbers.read(handle, slow).map_err(|error| reason(&error))?;

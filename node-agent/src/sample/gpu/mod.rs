@@ -20,7 +20,7 @@ pub(super) use show::Gpus;
 use xid::Counts;
 pub(super) use xid::meaning;
 
-/// What the library said at one time.
+/// The values of the library at one time.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     /// Why there is nothing at all.
@@ -58,7 +58,7 @@ struct Device {
     /// Bits of the reasons that hold clocks down now.
     throttled: Option<u64>,
     /// Critical errors so far by their number, or why the driver does not tell them; absent where
-    /// the GPU may not be asked at all.
+    /// the GPU may not be read at all.
     xids: Option<Result<Counts, &'static str>>,
     last_xid: Option<u64>,
     processes: Vec<Process>,

@@ -147,7 +147,7 @@ fn put_device(tick: &mut Tick<'_>, device: &Device) {
     }
 }
 
-/// Critical errors: how many in all, from 0, and how many of each number that was told.
+/// Critical errors: how many in all, from 0, and how many of each reported number.
 fn put_xids(tick: &mut Tick<'_>, device: &Device, gpu: [(&'static str, &str); 2]) {
     let [number, uuid] = gpu;
     if let Some(Ok(counts)) = &device.xids {

@@ -20,7 +20,7 @@ pub(super) type Counts = BTreeMap<Option<u64>, u64>;
 
 /// The errors of one GPU since it was first looked at.
 pub(super) struct Xids {
-    /// Where they are told, or why they are not.
+    /// Source of the errors, or why there is none.
     events: Result<EventSet<'static>, &'static str>,
     counts: Counts,
     last: Option<u64>,
@@ -32,7 +32,7 @@ impl Xids {
         Self { events: events(nvml, handle), counts: Counts::new(), last: None }
     }
 
-    /// Takes over what was told meanwhile; it waits for nothing.
+    /// Takes over what was reported meanwhile, without waiting.
     pub(super) fn take(&mut self) {
         let Ok(events) = &self.events else { return };
         for _ in 0..AT_ONCE {
@@ -56,7 +56,7 @@ impl Xids {
         }
     }
 
-    /// The errors by number, or why they are not told.
+    /// The errors by number, or why they are not reported.
     ///
     /// # Errors
     /// The driver does not tell them.

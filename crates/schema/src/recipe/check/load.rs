@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::{
-        CONTAINS_MAX, Driver, Engine, HttpRequest, HttpVersion, Load, Measure, POINTS_MAX,
-        Postgresql, Recipe, Sweep,
+        CONTAINS_MAX, Connection, Driver, Engine, HttpRequest, HttpVersion, Load, Measure,
+        POINTS_MAX, Postgresql, Recipe, Sweep,
         document::{shown, step},
-        is_secret_name, points,
+        is_secret_name, owned_keys, points, takers,
     },
     Checker,
 };
@@ -61,31 +61,17 @@ impl Checker<'_> {
         self.driver(at, load);
     }
 
-    /// Sections that belong to another driver, and those the driver needs.
-    fn driver(&mut self, at: &str, load: &Load) {
+    /// Keys that belong to another driver, and those the driver needs.
+    pub(super) fn driver(&mut self, at: &str, load: &Load) {
         let name = &load.name;
-        let (asks_model, generates) = (load.driver.asks_model(), load.driver.has_tokens());
-        for (key, given, fits) in [
-            ("dataset", load.dataset.is_some(), asks_model),
-            ("slo", load.slo.is_some_and(|slo| slo.ttft.is_some() || slo.itl.is_some()), generates),
-            ("model", load.model.is_some(), asks_model),
-            ("http", load.http.is_some(), load.driver == Driver::Http),
-            ("kserve", load.kserve.is_some(), load.driver.is_kserve()),
-            ("postgresql", load.postgresql.is_some(), load.driver == Driver::Postgresql),
-            ("command", !load.command.is_empty(), load.driver == Driver::Command),
-            ("engine", load.engine != Engine::Auto, load.driver.over_http()),
-            ("http_version", load.http_version.is_some(), load.driver.over_http()),
-            ("quick_ack", load.quick_ack.is_some(), load.driver.over_http()),
-            ("tls", load.tls.is_some(), load.driver.over_http()),
-            ("api_key_header", load.api_key_header.is_some(), load.driver.over_http()),
-        ] {
-            if given && !fits {
-                self.misplaced(at, load, key);
-            }
+        for key in foreign_keys(load) {
+            self.foreign(at, load, key);
         }
-        if load.driver == Driver::Command && load.command.is_empty() {
+        if load.driver == Driver::Command
+            && load.command.as_ref().is_none_or(|command| command.argv.is_empty())
+        {
             self.at(at, format!("load '{name}': driver command needs a command"))
-                .hint("add command: [PROGRAM, ARGUMENT, …]");
+                .hint("add command: {argv: [PROGRAM, ARGUMENT, …]}");
         }
         if load.driver.is_kserve() {
             self.kserve(at, load);
@@ -99,36 +85,48 @@ impl Checker<'_> {
         if let Some(http) = &load.http {
             self.http(at, name, http);
         }
-        self.wire(at, load);
+        self.connection(at, load);
         self.model(at, load);
     }
 
     /// A key that belongs to another driver.
-    pub(super) fn misplaced(&mut self, at: &str, load: &Load, key: &str) {
+    fn foreign(&mut self, at: &str, load: &Load, key: &str) {
         let (name, driver) = (&load.name, load.driver.as_str());
+        let takers = takers(key);
+        let hint = if takers.len() > TAKERS_MAX {
+            "remove it; `aifb drivers` shows which drivers take it".to_owned()
+        } else {
+            format!("remove it, or choose a driver that takes it: {}", takers.join(", "))
+        };
         self.key(
-            &step(at, key),
+            &within(at, key),
             format!("load '{name}': {key} has no meaning for driver {driver}"),
         )
-        .hint("remove it, or choose the driver it belongs to");
+        .hint(hint);
     }
 
-    /// How HTTP is carried.
-    fn wire(&mut self, at: &str, load: &Load) {
+    /// How bytes travel.
+    fn connection(&mut self, at: &str, load: &Load) {
+        let Some(connection) = &load.connection else { return };
+        let Connection { engine, http_version, quick_ack: _, tls, api_key_header } = connection;
+        let at = step(at, "connection");
         let name = &load.name;
-        if load.engine == Engine::Raw && load.http_version == Some(HttpVersion::Http2) {
-            self.at(&step(at, "engine"), format!("load '{name}': engine raw speaks HTTP/1.1 only"))
-                .hint("engine: hyper, or http_version: \"1.1\"");
+        if *engine == Engine::Raw && *http_version == Some(HttpVersion::Http2) {
+            self.at(
+                &step(&at, "engine"),
+                format!("load '{name}': engine raw speaks HTTP/1.1 only"),
+            )
+            .hint("engine: hyper, or http_version: \"1.1\"");
         }
-        if let Some(tls) = &load.tls {
-            self.tls(&step(at, "tls"), &format!("load '{name}'"), tls);
+        if let Some(tls) = tls {
+            self.tls(&step(&at, "tls"), &format!("load '{name}'"), tls);
         }
-        if let Some(header) = &load.api_key_header
+        if let Some(header) = api_key_header
             && (header.is_empty()
                 || !header.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'))
         {
             self.at(
-                &step(at, "api_key_header"),
+                &step(&at, "api_key_header"),
                 format!("load '{name}': '{}' is not a header name", shown(header)),
             )
             .hint("for example api_key_header: x-api-key");
@@ -258,4 +256,33 @@ impl Checker<'_> {
             }
         })
     }
+}
+
+/// Most drivers that a hint names.
+const TAKERS_MAX: usize = 4;
+
+/// Sections of which every driver takes some keys.
+const SHARED: [&str; 1] = ["slo"];
+
+/// Keys of the load that its driver does not take; a section of which it takes nothing is named as a
+/// whole.
+fn foreign_keys(load: &Load) -> Vec<&'static str> {
+    // Keys that are not given are not written.
+    let Ok(given) = serde_json::to_value(load) else { return Vec::new() };
+    let spec = load.driver.spec();
+    let mut foreign = Vec::new();
+    for key in owned_keys().into_iter().filter(|key| !spec.takes(key)) {
+        let section = key.split('.').next().unwrap_or(key);
+        let whole = !SHARED.contains(&section) && !spec.takes_some_of(section);
+        let key = if whole { section } else { key };
+        if given.pointer(&within("", key)).is_some() && !foreign.contains(&key) {
+            foreign.push(key);
+        }
+    }
+    foreign
+}
+
+/// The pointer of a key such as `llm.stream` below `at`.
+fn within(at: &str, key: &str) -> String {
+    key.split('.').fold(at.to_owned(), |at, part| step(&at, part))
 }

@@ -10,8 +10,6 @@ mod workload;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use model::check_model;
-
 use super::{
     Diagnostic, Load, Place, Presets, Recipe, Service, SlurmValue,
     document::{Document, shown, step},
@@ -63,17 +61,14 @@ pub(super) fn check_preset(service: &Service, document: &Document) -> Vec<Diagno
     check.found
 }
 
-/// Complaints about what a load that stands alone sends, when, and what ends it.
-#[must_use]
-pub fn check_workload(load: &Load) -> Vec<Diagnostic> {
-    let Ok(document) = Document::parse("{}") else { return Vec::new() };
+/// Complaints about a load that belongs to no recipe: what it sends, when, what ends it, and its
+/// driver's keys.
+pub(super) fn check_load(load: &Load, document: &Document) -> Vec<Diagnostic> {
     let none = Presets::default();
-    let mut check = Checker { document: &document, presets: &none, found: Vec::new() };
+    let mut check = Checker { document, presets: &none, found: Vec::new() };
     check.arrival("", load);
     check.stop("", load);
-    if let Some(dataset) = &load.dataset {
-        check.dataset("", load, dataset);
-    }
+    check.driver("", load);
     check.found
 }
 
