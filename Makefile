@@ -21,7 +21,7 @@ OUT := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 BUILD := target/$(TARGET)/$(OUT)
 STATIC := target/static/$(TARGET)/$(OUT)
 
-.PHONY: help setup build install uninstall lint test test-more bench fuzz cluster demo clean-cache
+.PHONY: help setup build install uninstall lint test test-more test-long bench fuzz cluster demo clean-cache
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test: setup ## everything that has to be green: about 25 minutes on 2 cores the 
 
 test-more: setup ## tests with large services
 	@tests/run test-more
+
+test-long: setup ## an hour of load, ten minutes of random bytes for each parser; not in CI
+	@tests/run test-long
 
 # One part of the benchmark: agent, cluster, exports, loadgen, logs or perturbation; empty: all.
 PART ?=

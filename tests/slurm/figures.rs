@@ -11,13 +11,16 @@ use crate::{
 
 const MINUTES: Duration = Duration::from_secs(180);
 
+/// Longest time until the step has had its CPU time, on a machine with forty others for each core.
+const STARVED: Duration = Duration::from_secs(600);
+
 /// Longest time until both have looked at a step that stands still.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Largest share by which the two may differ.
 const DIFFERENCE: f64 = 0.02;
 
-/// Holds 200 MiB that are written to until `free` is there, has then used 20 s of CPU and stands still
+/// Holds 200 MiB that are written to until `free` is there, has then used 10 s of CPU and stands still
 /// until `go`. Its end costs next to nothing: no memory has to be given back and Python does not tidy up.
 const STEP: &str = r#"
 import os, time
@@ -25,7 +28,7 @@ held = bytearray(b"x") * (200 << 20)
 open("holds", "w").write(os.environ["SLURM_STEP_ID"])
 while not os.path.exists("free"): time.sleep(0.1)
 del held
-while time.process_time() < 20: pass
+while time.process_time() < 10: pass
 open("rests", "w").close()
 while not os.path.exists("go"): time.sleep(0.1)
 os._exit(0)
@@ -122,7 +125,7 @@ fn memory_and_cpu_of_a_step_agree_with_slurm() {
         std::thread::sleep(Duration::from_millis(500));
     };
     case.write("free", "");
-    case.until("the step at rest", MINUTES, || case.outside.join("rests").exists().then_some(()));
+    case.until("the step at rest", STARVED, || case.outside.join("rests").exists().then_some(()));
     // The sample lies between the two looks at the kernel's own figure.
     let least = tasks(&case, job);
     let looked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
@@ -146,6 +149,6 @@ fn memory_and_cpu_of_a_step_agree_with_slurm() {
         (least - rounded..=most + rounded).contains(&cpu),
         "CPU: ours {cpu} s, the kernel's {least} to {most} s"
     );
-    assert!(cpu >= 19.8 && near(cpu, total), "CPU: ours {cpu} s, Slurm's {total} s");
+    assert!(cpu >= 9.9 && near(cpu, total), "CPU: ours {cpu} s, Slurm's {total} s");
     case.nothing_left(job);
 }

@@ -231,6 +231,7 @@ fn recipes_are_found_checked_and_run_by_hand() {
     let schema = json(case.run(&["aifb", "recipe", "schema"]));
     assert!(schema["properties"]["services"].is_object(), "{schema:#}");
     case.sh("aifb completions bash | bash -n").ok();
+    case.sh("aifb man pages && grep -q '^\\.TH' pages/aifb-run.1").ok();
     let job = case.sbatch(&[], "aifb up x.yaml --json > up.json && aifb load --json > load.json");
     assert_eq!(case.wait(job, MINUTES).state, "COMPLETED", "{}", case.state_text());
     let up: Value = serde_json::from_str(&case.read("up.json")).unwrap();
