@@ -163,11 +163,14 @@ fn check(result: &LoadResult, requests: u64) {
         "{:?}",
         result.error_examples
     );
-    let operations = &result.metrics.operations;
+    let operations = &result.operations;
     let names: Vec<&str> = operations.keys().map(String::as_str).collect();
     assert_eq!(names, ["delete", "insert", "select", "update"]);
-    assert_eq!(operations.values().map(|operation| operation.count).sum::<u64>(), requests);
-    assert!(operations["select"].count > operations["delete"].count);
+    assert_eq!(
+        operations.values().map(|operation| operation.counts.unwrap().ok).sum::<u64>(),
+        requests
+    );
+    assert!(operations["select"].items > operations["delete"].items);
     assert!(result.metrics.ttft_seconds.is_none());
     assert!(result.metrics.service_seconds.unwrap().min > 0.0);
 }
@@ -179,8 +182,8 @@ fn a_mix_of_statements_is_measured() {
     let found = result(&output);
     check(&found, 1000);
     let rows: u64 = server.sql("SELECT count(*) FROM aifb_load").unwrap().parse().unwrap();
-    let operations = &found.metrics.operations;
-    assert_eq!(rows, 10_000 + operations["insert"].count - operations["delete"].count);
+    let items = |name: &str| found.operations[name].items.unwrap();
+    assert_eq!(rows, 10_000 + items("insert") - items("delete"));
     // Again, open: the table is ours, so it is made anew.
     let output =
         server.measure(&["--rate", "300/s", "--process", "constant", "--for", "1s"], PASSWORD);

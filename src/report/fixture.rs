@@ -192,8 +192,9 @@ fn result(point: u32, repeat: u32) -> LoadResult {
             service_seconds: Some(distribution(111.0)),
             client_lag_seconds: Some(distribution(0.02)),
             receive_lag_seconds: None,
-            operations: BTreeMap::new(),
+            former_operations: BTreeMap::new(),
         },
+        operations: BTreeMap::new(),
         comparable: Some(Box::new(Comparable {
             ttft_vllm_seconds: Some(distribution(3.0)),
             ttft_sglang_seconds: Some(distribution(11.0)),

@@ -18,7 +18,7 @@ Made from the types by a test (`AIFB_BLESS=1 cargo test -p aifb report`); do not
 
 A load writes `load/<name>/p<point>/r<repeat>/result.json` in the run folder when a repeat ends, and
 `series.jsonl` beside it: a line for each second. Each worker leaves `worker-<rank>.arrows` (a row
-for each request, Arrow IPC), `worker-<rank>.hdr` (its sums and histograms) and
+for each request, Arrow IPC; its columns: [rows](rows.md)), `worker-<rank>.hdr` (its sums and histograms) and
 `worker-<rank>.jsonl` (its seconds), all readable at any instant.
 `aifb report` reads the run folder, prints the report and keeps it as `report.json` there (and as
 `report.txt` where the recipe's `report` lists `text`); `aifb report --json` prints the same JSON.

@@ -1,12 +1,14 @@
 //! The report's tables over several figures of a load: by other programs' definitions, by the
 //! points of a sweep, by the probes of a search.
 
+use std::collections::BTreeMap;
+
 use aifb_schema::{
-    result::{Comparable, Compatible, Distribution, LoadResult, Metrics},
+    result::{Comparable, Compatible, Distribution, LoadResult, Metrics, OperationResult},
     search::SearchResult,
 };
 
-use super::quantity::{digits, seconds};
+use super::quantity::{bytes, digits, seconds};
 use crate::observe::view;
 
 /// What stands where nothing was measured.
@@ -16,6 +18,36 @@ fn absent() -> String {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// What each operation did, where there are several or one that does several things; empty for
+/// results of programs that did not count by operation.
+pub(super) fn operations(operations: &BTreeMap<String, OperationResult>) -> Vec<Vec<String>> {
+    let alone = operations.len() < 2
+        && operations.values().all(|one| one.items.is_none() && one.recall.is_none());
+    let counted = operations.iter().filter_map(|(name, one)| Some((name, one, one.counts?)));
+    let rate = |value: Option<f64>| value.map_or_else(absent, digits);
+    let rows: Vec<Vec<String>> = counted
+        .filter(|_| !alone)
+        .map(|(name, one, counts)| {
+            vec![
+                name.clone(),
+                counts.sent.to_string(),
+                counts.ok.to_string(),
+                counts.failed.to_string(),
+                rate(one.requests_per_second),
+                rate(one.items_per_second),
+                one.payload_bytes.map_or_else(absent, bytes),
+                one.recall.map_or_else(absent, |recall| format!("{:.4}", recall.mean)),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return rows;
+    }
+    let head =
+        ["operation", "sent", "ok", "failed", "requests/s", "items/s", "payload", "recall (mean)"];
+    std::iter::once(words(&head)).chain(rows).collect()
 }
 
 /// The same requests by other programs' definitions, a row each.

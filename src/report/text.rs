@@ -162,10 +162,15 @@ fn put_load(out: &mut String, result: &LoadResult) {
         rows.push(vec!["verdict".to_owned(), format!("{}: {}", verdict.kind, verdict.message)]);
     }
     out.push_str(&indented(&rows));
-    let distributions = distributions(metrics);
+    let distributions = distributions(result);
     if !distributions.is_empty() {
         out.push('\n');
         out.push_str(&indented(&distributions));
+    }
+    let operations = tables::operations(&result.operations);
+    if !operations.is_empty() {
+        out.push('\n');
+        out.push_str(&indented(&operations));
     }
     if let Some(others) = &result.comparable {
         out.push('\n');
@@ -233,7 +238,8 @@ fn tokens_row(metrics: &Metrics) -> Option<Vec<String>> {
 }
 
 /// One row for each distribution that was measured.
-fn distributions(metrics: &Metrics) -> Vec<Vec<String>> {
+fn distributions(result: &LoadResult) -> Vec<Vec<String>> {
+    let metrics = &result.metrics;
     let named = [
         ("TTFT", &metrics.ttft_seconds),
         // Where nothing thinks first, it is the same.
@@ -254,8 +260,12 @@ fn distributions(metrics: &Metrics) -> Vec<Vec<String>> {
     ];
     let named = named.into_iter().filter_map(|(name, one)| Some((name.to_owned(), one.as_ref()?)));
     // A single operation is what `total` shows already.
-    let several = metrics.operations.iter().filter(|_| metrics.operations.len() > 1);
-    let operations = several.map(|(name, one)| (name.clone(), one));
+    let several = result.operations.iter().filter(|_| result.operations.len() > 1);
+    let operations = several.flat_map(|(name, one)| {
+        let ok = one.total_seconds.as_ref().map(|total| (name.clone(), total));
+        let failed = one.failed_total_seconds.as_ref();
+        ok.into_iter().chain(failed.map(|total| (format!("{name}, failed"), total)))
+    });
     let rows: Vec<Vec<String>> =
         named.chain(operations).map(|(name, one)| distribution_row(name, one)).collect();
     if rows.is_empty() {

@@ -147,7 +147,7 @@ load:
     case.nothing_left(job);
     let result = json(&case.only_run().join("load/mix/p0/r0/result.json"));
     assert_eq!(result["counts"]["ok"], 400, "{result:#}\n{}", case.state_text());
-    let operations = result["metrics"]["operations"].as_object().unwrap();
-    let total: u64 = operations.values().map(|one| one["count"].as_u64().unwrap()).sum();
+    let operations = result["operations"].as_object().unwrap();
+    let total: u64 = operations.values().map(|one| one["counts"]["ok"].as_u64().unwrap()).sum();
     assert_eq!((operations.len(), total), (4, 400), "{result:#}");
 }

@@ -372,7 +372,8 @@ impl RepeatFolder {
     /// # Errors
     /// It cannot be read or is no result.
     pub fn result(&self) -> io::Result<LoadResult> {
-        read::json(&self.result_path(), RECORD_BYTES_MAX)
+        let result: LoadResult = read::json(&self.result_path(), RECORD_BYTES_MAX)?;
+        Ok(result.with_former_operations())
     }
 }
 

@@ -120,6 +120,9 @@ pub struct LoadResult {
     pub counts: Counts,
     /// Distributions and rates by name (docs/reference/result.md).
     pub metrics: Metrics,
+    /// The same by operation: `chat`, `select`, `insert`, ….
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub operations: BTreeMap<String, OperationResult>,
     /// The same requests by the definitions of other programs; only where every row was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparable: Option<Box<Comparable>>,
@@ -323,9 +326,85 @@ pub struct Metrics {
     /// node, whose events say when they were sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receive_lag_seconds: Option<Distribution>,
-    /// Further distributions by operation (`select`, `insert`, …), total time.
+    /// Where earlier programs kept the total times by operation: read, never written. See
+    /// [`LoadResult::with_former_operations`].
+    #[serde(default, skip_serializing, rename = "operations")]
+    #[schemars(skip)]
+    pub former_operations: BTreeMap<String, Distribution>,
+}
+
+/// One operation of a load (`chat`, `select`, `insert`, …) over the measured part. Rates divide by
+/// the load's `duration_seconds`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationResult {
+    /// Requests; absent in results of programs that did not count them by operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<OperationCounts>,
+    /// Failures by class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub operations: BTreeMap<String, Distribution>,
+    pub errors: BTreeMap<String, u64>,
+    /// Successful requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<f64>,
+    /// Things that successful requests did: texts embedded or ranked, rows read or changed.
+    /// Absent where a request is one thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<u64>,
+    /// The same per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_per_second: Option<f64>,
+    /// Bytes of user data that successful requests moved, without protocol; absent where the
+    /// driver does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes: Option<u64>,
+    /// The same per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes_per_second: Option<f64>,
+    /// Bytes written to connections, protocol included, of requests that failed or were cancelled too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes_per_second: Option<f64>,
+    /// Bytes read from connections, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes_per_second: Option<f64>,
+    /// Planned instant to the end of the answer, of successful requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_seconds: Option<Distribution>,
+    /// Planned instant to the failure, of failed requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_total_seconds: Option<Distribution>,
+    /// Share of the true nearest neighbours that an answer has, 0 to 1, of successful requests;
+    /// absent where nothing is searched for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<Distribution>,
+}
+
+/// Requests of one operation. `sent = ok + failed + cancelled + unfinished`, exactly. The sums over
+/// all operations are the load's counts, but for requests of a lost worker whose operation is not
+/// known: they are in the load's counts only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationCounts {
+    /// Sent.
+    pub sent: u64,
+    /// Answered as they should be.
+    pub ok: u64,
+    /// Answered with an error, or not at all.
+    pub failed: u64,
+    /// Ended by us at the end of the drain.
+    pub cancelled: u64,
+    /// Their worker was lost.
+    pub unfinished: u64,
+}
+
+impl LoadResult {
+    /// The result with the times by operation in their present place, where an earlier program
+    /// wrote it; what that program did not count stays absent.
+    #[must_use]
+    pub fn with_former_operations(mut self) -> Self {
+        for (name, total) in std::mem::take(&mut self.metrics.former_operations) {
+            self.operations.entry(name).or_default().total_seconds.get_or_insert(total);
+        }
+        self
+    }
 }
 
 /// What other programs would have printed for the same requests, each computed from the same

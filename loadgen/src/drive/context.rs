@@ -259,7 +259,6 @@ struct Flight<'a> {
 impl<'a> Flight<'a> {
     fn begin(cx: &'a Context, due: Due) -> Self {
         let dequeued_ns = mono_ns();
-        cx.recorder.borrow_mut().begin(due.ask.phase, dequeued_ns);
         let row = Row {
             phase: due.ask.phase,
             id: due.ask.id,
@@ -271,6 +270,7 @@ impl<'a> Flight<'a> {
             error: Some(Class::CancelledAtEnd),
             seen: Seen::default(),
         };
+        cx.recorder.borrow_mut().begin(&row);
         Self { cx, row, over: false }
     }
 
@@ -299,18 +299,7 @@ impl<'a> Flight<'a> {
 
     fn write(&mut self, message: Option<String>) {
         self.over = true;
-        let empty = Row {
-            phase: self.row.phase,
-            id: 0,
-            operation: "".into(),
-            planned_ns: 0,
-            dequeued_ns: 0,
-            end_ns: 0,
-            outcome: Outcome::Cancelled,
-            error: None,
-            seen: Seen::default(),
-        };
-        let row = std::mem::replace(&mut self.row, empty);
+        let row = std::mem::replace(&mut self.row, Row::blank());
         self.cx.recorder.borrow_mut().end(row, message);
     }
 }

@@ -128,6 +128,7 @@ impl HttpConnection {
     async fn operate(&mut self, ask: Ask, seen: &mut Seen) -> Result<(), Fault> {
         let protocol = &*self.driver.protocol;
         let request = protocol.request(self.wire.target, ask)?;
+        seen.payload_bytes = request.payload_bytes();
         let exchange = self.wire.exchange(request, &Asking { protocol, ask }, seen)?;
         // Neither request nor question is kept until the answer.
         exchange.await

@@ -107,7 +107,9 @@ impl Answer for Expected {
         }
         seen.input_tokens = body.usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
         let lengths: Vec<Length> = body.data.iter().map(|item| item.embedding).collect();
-        vectors::check(&lengths, self.vectors, self.dimensions)
+        vectors::check(&lengths, self.vectors, self.dimensions)?;
+        seen.items = u64::try_from(lengths.len()).ok();
+        Ok(())
     }
 }
 
@@ -126,6 +128,7 @@ mod tests {
             let (mut expected, mut seen) =
                 (Expected { vectors: 2, dimensions: None }, Seen::default());
             let result = expected.answer(body.as_bytes(), 0, &mut seen);
+            assert_eq!(seen.items, result.is_ok().then_some(2));
             (result.map_err(|fault| fault.class), seen.input_tokens)
         };
         let good = r#"{"data":[{"index":0,"embedding":[1,2]},{"index":1,"embedding":[3,4.5]}],

@@ -69,7 +69,7 @@ impl Protocol for Http {
             Some(fixed) => (fixed.to_owned(), None),
             None => (String::new(), Some(made)),
         };
-        let mut route = Route::new(verb, fixed);
+        let mut route = Route::new(verb, fixed).carries_payload();
         for (name, value) in &headers {
             let key: HeaderName =
                 name.parse().map_err(|_| wrong("header", name, "it is not a header name"))?;
@@ -131,7 +131,10 @@ impl Reply for Checked {
         }
     }
 
-    fn body(&mut self, bytes: &[u8], _: u64, _: &mut Seen) -> Result<(), Fault> {
+    fn body(&mut self, bytes: &[u8], _: u64, seen: &mut Seen) -> Result<(), Fault> {
+        if let Some(payload) = &mut seen.payload_bytes {
+            *payload += u64::try_from(bytes.len()).unwrap_or(0);
+        }
         let (false, Some(finder)) = (self.found, &self.expected.contains) else { return Ok(()) };
         let keep = finder.needle().len().saturating_sub(1);
         // First across the border, then in what came.
@@ -169,10 +172,14 @@ mod tests {
     fn contains(needle: &'static str, pieces: &[&[u8]]) -> bool {
         let expected = Expected { status: None, contains: Some(Finder::new(needle)) };
         let mut reply = Checked::new(&Rc::new(expected));
+        // A request with a body of 3 bytes.
+        let mut seen = Seen { payload_bytes: Some(3), ..Seen::default() };
         for piece in pieces {
-            reply.body(piece, 0, &mut Seen::default()).unwrap();
+            reply.body(piece, 0, &mut seen).unwrap();
             assert!(reply.tail.len() < needle.len().max(1), "bounded");
         }
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(seen.payload_bytes, Some(3 + bytes as u64), "payload of both directions");
         reply.end(0, &mut Seen::default()).is_ok()
     }
 

@@ -184,7 +184,9 @@ impl Answer for Embedded {
             return Err(Fault::new(Class::ErrorEventIn200, error.to_string()));
         }
         seen.input_tokens = body.prompt_eval_count;
-        vectors::check(&body.embeddings, self.vectors, None)
+        vectors::check(&body.embeddings, self.vectors, None)?;
+        seen.items = u64::try_from(body.embeddings.len()).ok();
+        Ok(())
     }
 }
 

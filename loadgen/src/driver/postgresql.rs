@@ -156,11 +156,12 @@ impl Driver for Postgresql {
         let (operation, key) = self.draw(ask);
         link.socket.begin();
         let result = self.statement(link, operation, key).await;
+        seen.items = result.as_ref().ok().copied();
         link.socket.note(seen);
         if seen.first_byte_ns.is_some() {
             seen.end_ns = Some(link.socket.last_read_ns());
         }
-        result
+        result.map(drop)
     }
 }
 
@@ -185,7 +186,8 @@ impl Postgresql {
         (operation, i64::try_from(key).unwrap_or(i64::MAX))
     }
 
-    async fn statement(&self, link: &mut Link, what: Operation, key: i64) -> Result<(), Fault> {
+    /// Runs a statement; gives the rows that it read or changed.
+    async fn statement(&self, link: &mut Link, what: Operation, key: i64) -> Result<u64, Fault> {
         let Link { driven, client, statements, .. } = link;
         let Some(statements) = statements else {
             return Err(Fault::new(Class::Sql, "the statements were not prepared"));
@@ -193,7 +195,8 @@ impl Postgresql {
         let value = format!("value {key}");
         let result = match what {
             Operation::Select => {
-                driven.run(client.query_opt(&statements.select, &[&key])).await.map(|_| ())
+                let found = driven.run(client.query_opt(&statements.select, &[&key])).await;
+                found.map(|row| u64::from(row.is_some()))
             }
             Operation::Insert => {
                 let number = self.inserts.get();
@@ -202,15 +205,18 @@ impl Postgresql {
                 let key = self.table.rows + 1 + number * self.size + self.rank;
                 let key = i64::try_from(key).unwrap_or(i64::MAX);
                 let done = driven.run(client.execute(&statements.insert, &[&key, &value])).await;
-                done.map(|_| self.own.borrow_mut().push_back(key))
+                if done.is_ok() {
+                    self.own.borrow_mut().push_back(key);
+                }
+                done
             }
             Operation::Update => {
-                driven.run(client.execute(&statements.update, &[&key, &value])).await.map(|_| ())
+                driven.run(client.execute(&statements.update, &[&key, &value])).await
             }
             Operation::Delete => {
                 // What was inserted before, so that the table keeps its size.
                 let key = self.own.borrow_mut().pop_front().unwrap_or(key);
-                driven.run(client.execute(&statements.delete, &[&key])).await.map(|_| ())
+                driven.run(client.execute(&statements.delete, &[&key])).await
             }
         };
         result.map_err(|error| link.fault(&error))

@@ -138,6 +138,7 @@ impl Answer for Expected {
                 return wrong(format!("document {index} has the score {relevance_score}"));
             }
         }
+        seen.items = u64::try_from(self.documents).ok();
         Ok(())
     }
 }
@@ -156,6 +157,7 @@ mod tests {
         let read = |body: &str| {
             let (mut expected, mut seen) = (Expected { documents: 3, results: 2 }, Seen::default());
             let result = expected.answer(body.as_bytes(), 0, &mut seen);
+            assert_eq!(seen.items, result.is_ok().then_some(3));
             (result.map_err(|fault| fault.class), seen.input_tokens)
         };
         let results = |a: u32, b: u32| {

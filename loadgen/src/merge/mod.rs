@@ -4,6 +4,7 @@
 //! the run folder at any time.
 
 mod comparable;
+mod operations;
 mod part;
 mod probe;
 pub(crate) mod rebuild;
@@ -28,7 +29,7 @@ use crate::{
     plan::Shape,
     record::{
         series,
-        tally::{Histograms, METRICS, OPERATION, OWN_LAG, Tally},
+        tally::{Histograms, METRICS, OWN_LAG, Tally},
     },
     sys,
 };
@@ -71,8 +72,13 @@ pub(crate) fn result(job: &Job, lost: &[u32]) -> Result<LoadResult, Fatal> {
     parts.iter().for_each(|part| tally.merge(&part.tally));
     let counts = counts(&parts, &tally);
     let duration = duration(&parts);
-    let metrics =
-        metrics(job, &tally, counts.planned, duration, &distribution, &names(&histograms, &values));
+    let metrics = metrics(job, &tally, counts.planned, duration, &distribution);
+    let operations = operations::of(
+        &tally,
+        metrics.duration_seconds,
+        &distribution,
+        &names(&histograms, &values),
+    );
     let start = parts.iter().filter_map(Part::measure_start_epoch_ns).min().unwrap_or(0);
     let complete = parts.iter().all(|part| part.complete);
     let lost_workers: Vec<u32> =
@@ -105,6 +111,7 @@ pub(crate) fn result(job: &Job, lost: &[u32]) -> Result<LoadResult, Fatal> {
         comparable: from_rows.then(|| others.finish()).filter(some).map(Box::new),
         compatible: from_rows.then(|| Box::new(compatible(&metrics, &values))),
         metrics,
+        operations,
         errors: tally.errors.iter().map(|(class, count)| (class.to_string(), *count)).collect(),
         error_examples: examples,
         verdicts,
@@ -199,13 +206,10 @@ fn duration(parts: &[Part]) -> Option<u64> {
     parts.iter().filter_map(Part::duration_ns).max()
 }
 
-/// Names of the operations.
+/// Names of all distributions.
 fn names(histograms: &Histograms, values: &Values) -> Vec<String> {
     let mut names: Vec<String> = histograms.iter().map(|(name, _)| name.to_owned()).collect();
     names.extend(values.names());
-    names.retain(|name| name.starts_with(OPERATION));
-    names.sort();
-    names.dedup();
     names
 }
 
@@ -215,7 +219,6 @@ fn metrics(
     planned: Option<u64>,
     duration: Option<u64>,
     distribution: &dyn Fn(&str) -> Option<Distribution>,
-    operations: &[String],
 ) -> Metrics {
     let duration_seconds = duration.map(seconds).filter(|seconds| *seconds > 0.0);
     let rate = |count: u64| duration_seconds.map(|duration| float(count) / duration);
@@ -224,9 +227,6 @@ fn metrics(
     let due = planned.unwrap_or(tally.sent);
     let [ttft, ttfo, inter_token, tpot, e2e, total, service, client_lag, receive_lag] =
         METRICS.map(distribution);
-    let by_operation = operations
-        .iter()
-        .filter_map(|name| Some((name.strip_prefix(OPERATION)?.to_owned(), distribution(name)?)));
     Metrics {
         duration_seconds,
         requests_per_second: rate(tally.ok),
@@ -253,7 +253,7 @@ fn metrics(
         service_seconds: service,
         client_lag_seconds: client_lag,
         receive_lag_seconds: receive_lag,
-        operations: by_operation.collect(),
+        former_operations: BTreeMap::new(),
     }
 }
 

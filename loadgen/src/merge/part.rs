@@ -78,7 +78,7 @@ impl Part {
         let mut counted = Tally::default();
         let limits = Self::limits(job, &self.record);
         let read = rows::read(&path, |row| {
-            counted.begin(row.phase, row.dequeued_ns, &limits);
+            counted.begin(&row, &limits);
             counted.end(&row, &limits);
             each(&row);
         });
@@ -88,6 +88,10 @@ impl Part {
             Err(error) => return Err(unreadable(&path, &error)),
         };
         self.rows_complete = self.record.rows_dropped == 0 && rows.rows >= self.record.rows;
+        // A checkpoint of a version that did not count operations: the rows know them.
+        if self.tally.operations.is_empty() && self.rows_complete {
+            self.tally.operations = counted.operations.clone();
+        }
         if self.lost {
             self.tally = newest(&self.record.tally, &counted);
             // Its rows may be newer than its figures.
@@ -136,7 +140,8 @@ impl Part {
 fn newest(checkpoint: &Tally, rows: &Tally) -> Tally {
     let base = if rows.sent_over() >= checkpoint.sent_over() { rows } else { checkpoint };
     let mut tally = base.clone();
-    tally.sent = checkpoint.sent.max(base.sent_over());
+    tally.operations.at_least_sent(&checkpoint.operations);
+    tally.sent = checkpoint.sent.max(base.sent_over()).max(tally.operations.sent());
     tally.in_window = checkpoint.in_window.max(base.in_window);
     tally.warmup = checkpoint.warmup.max(rows.warmup);
     tally

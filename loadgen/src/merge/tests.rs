@@ -100,7 +100,7 @@ impl Worker {
         let limits = Limits { window_end_ns: self.record.client.measure_end_ns, ..limits };
         let mut histograms = Histograms::default();
         for row in &self.rows {
-            self.record.tally.begin(row.phase, row.dequeued_ns, &limits);
+            self.record.tally.begin(row, &limits);
             self.record.tally.end(row, &limits);
             histograms.add(row);
         }
@@ -142,7 +142,7 @@ fn three_good_parts_are_one_result_without_doubt() {
     assert!(result.complete);
     assert_eq!(result.source, "rows");
     assert_eq!(result.metrics.output_tokens, Some(3000));
-    assert_eq!(result.metrics.operations["chat"].count, 1000);
+    assert_eq!(result.operations["chat"].total_seconds.unwrap().count, 1000);
     assert_eq!(result.client.cpu_seconds, 3.0);
     assert_eq!(result.client.cpu_us_per_token, Some(1000.0));
     assert_eq!(result.client.start_skew_ns, Some(2_000));
@@ -172,7 +172,7 @@ fn merged_histograms_agree_with_the_rows_to_a_thousandth() {
             metrics.total_seconds,
             metrics.service_seconds,
             metrics.client_lag_seconds,
-            metrics.operations.get("chat").copied(),
+            result.operations["chat"].total_seconds,
         ]
         .into_iter()
         .map(Option::unwrap)
@@ -379,4 +379,104 @@ fn a_probe_is_recorded() {
     let growth = probe.response_growth.unwrap();
     assert!(growth.slope.abs() < 0.005, "{growth:?}");
     assert!(probe.answered_per_second.unwrap() > 90.0);
+}
+
+/// Every other request inserts; every fourth of these fails, 7 ms after its instant.
+fn mixed(worker: &mut Worker) {
+    for (index, row) in worker.rows.iter_mut().enumerate() {
+        let insert = index % 2 == 1;
+        row.operation = if insert { "insert" } else { "select" }.into();
+        row.seen.items = insert.then_some(5);
+        row.seen.payload_bytes = (!insert).then_some(1_000);
+        row.seen.recall = (!insert).then_some(if index % 4 == 0 { 0.5 } else { 1.0 });
+        if index % 8 == 1 {
+            row.outcome = Outcome::Failed;
+            row.error = Some(Class::Sql);
+            row.end_ns = row.planned_ns + 7_000_000;
+        }
+    }
+}
+
+#[test]
+fn operations_are_counted_apart_and_balance() {
+    let exact = merged(mixed);
+    let from_histograms = merged(|worker| {
+        mixed(worker);
+        worker.record.rows_dropped = 1;
+    });
+    assert_eq!((exact.source.as_str(), from_histograms.source.as_str()), ("rows", "histograms"));
+    for result in [&exact, &from_histograms] {
+        let counts = |name: &str| result.operations[name].counts.unwrap();
+        let (select, insert) = (counts("select"), counts("insert"));
+        assert_eq!(result.operations.len(), 2);
+        assert_eq!(select.sent + insert.sent, result.counts.sent);
+        assert_eq!(select.ok + insert.ok, result.counts.ok);
+        assert_eq!((select.failed, insert.failed), (0, result.counts.failed));
+        let (select, insert) = (&result.operations["select"], &result.operations["insert"]);
+        assert_eq!((select.errors.len(), insert.errors["sql"]), (0, result.counts.failed));
+        assert_eq!(insert.items, Some(5 * insert.counts.unwrap().ok), "of successful ones");
+        assert_eq!((select.items, select.items_per_second), (None, None));
+        let duration = result.metrics.duration_seconds.unwrap();
+        let bytes = select.payload_bytes.unwrap();
+        assert_eq!(bytes, 1_000 * select.counts.unwrap().ok);
+        assert_eq!(select.payload_bytes_per_second, Some(float(bytes) / duration));
+        let failed = insert.failed_total_seconds.unwrap();
+        assert_eq!(failed.count, result.counts.failed);
+        assert!((failed.max - 0.007).abs() < 1e-5, "{failed:?}");
+        assert!(insert.total_seconds.unwrap().min > 0.01, "failures are not in it");
+        assert_eq!(select.failed_total_seconds, None);
+        let recall = select.recall.unwrap();
+        assert!((recall.min - 0.5).abs() < 1e-3 && (recall.max - 1.0).abs() < 1e-3, "{recall:?}");
+        assert!((recall.mean - 0.75).abs() < 0.01, "{recall:?}");
+        assert_eq!(insert.recall, None);
+    }
+}
+
+/// A worker that was lost with requests in flight: their operations are known from its checkpoint.
+#[test]
+fn operations_of_a_lost_worker_balance() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path());
+    for rank in 0..3 {
+        let mut worker = worker(&job, rank);
+        mixed(&mut worker);
+        if rank == 2 {
+            worker.record.ended = false;
+            for row in &worker.rows[..10] {
+                worker.record.tally.begin(row, &Limits::default());
+            }
+        }
+        worker.write(folder.path());
+    }
+    let result = result(&job, &[2]).unwrap();
+    assert_eq!((result.counts.unfinished, result.counts.balanced()), (10, true));
+    let counts = || result.operations.values().map(|one| one.counts.unwrap());
+    assert_eq!(counts().map(|one| one.sent).sum::<u64>(), result.counts.sent);
+    assert!(counts().all(|one| one.unfinished == 5), "{:?}", result.operations);
+}
+
+/// Checkpoints of earlier programs have no operations: the rows tell; without them the counts are
+/// absent and the times are there.
+#[test]
+fn operations_of_earlier_programs_are_found_or_absent() {
+    let rewrite = |dropped: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let job = job(folder.path());
+        for rank in 0..3 {
+            let mut worker = worker(&job, rank);
+            mixed(&mut worker);
+            worker.write(folder.path());
+            let path = checkpoint_path(folder.path(), rank);
+            let (mut record, histograms) = checkpoint::read(&path).unwrap();
+            record.tally.operations = Default::default();
+            record.rows_dropped = dropped;
+            checkpoint::write(&path, &record, &histograms).unwrap();
+        }
+        result(&job, &[]).unwrap()
+    };
+    assert_eq!(rewrite(0).operations, merged(mixed).operations);
+    let without_rows = rewrite(1).operations;
+    let select = &without_rows["select"];
+    assert_eq!((select.counts, select.items, select.requests_per_second), (None, None, None));
+    assert!(select.total_seconds.unwrap().count > 400);
 }

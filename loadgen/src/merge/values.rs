@@ -12,7 +12,7 @@ use crate::{
     plan::Phase,
     record::{
         row::{Gaps, Outcome, Row},
-        tally::{OPERATION, values},
+        tally::{of_operation, values},
     },
 };
 
@@ -75,9 +75,15 @@ impl Values {
         self.usable()
     }
 
-    /// Adds a request, if it is a successful measured one.
+    /// Adds a request, if it is a measured one that was answered or failed.
     pub(super) fn add(&mut self, row: &Row) {
-        if row.phase != Phase::Measure || row.outcome != Outcome::Ok || !self.usable() {
+        if row.phase != Phase::Measure || !self.usable() {
+            return;
+        }
+        for (prefix, value) in of_operation(row) {
+            self.push(&format!("{prefix}{}", row.operation), Some(value));
+        }
+        if row.outcome != Outcome::Ok {
             return;
         }
         for (name, value) in values(row) {
@@ -85,7 +91,6 @@ impl Values {
         }
         self.push_each("inter_token", &row.seen.gaps);
         self.push_each("receive_lag", &row.seen.receive_lags);
-        self.push(&format!("{OPERATION}{}", row.operation), row.total());
         self.push(GENERATION, generation(row));
         // Rows beyond what their checkpoint counts (a worker that was lost).
         self.admit(0);

@@ -46,6 +46,11 @@ impl Phase {
             Self::Measure => "measure",
         }
     }
+
+    /// The phase of a word.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Warmup, Self::Measure].into_iter().find(|phase| phase.as_str() == word)
+    }
 }
 
 /// What every worker of a load knows: enough to compute anybody's plan.

@@ -5,7 +5,9 @@
 //! a slow file system never delays a request; what cannot be kept is counted.
 
 pub(crate) mod checkpoint;
+mod columns;
 pub(crate) mod live;
+pub(crate) mod operations;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod series;
@@ -195,9 +197,9 @@ impl Recorder {
     }
 
     /// A request is being sent.
-    pub(crate) fn begin(&mut self, phase: Phase, dequeued_ns: u64) {
+    pub(crate) fn begin(&mut self, row: &Row) {
         self.in_flight += 1;
-        self.tally.begin(phase, dequeued_ns, &self.limits);
+        self.tally.begin(row, &self.limits);
     }
 
     /// A request is over.

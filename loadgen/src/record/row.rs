@@ -24,6 +24,11 @@ impl Outcome {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// The outcome of a word.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Ok, Self::Failed, Self::Cancelled].into_iter().find(|one| one.as_str() == word)
+    }
 }
 
 /// Where the number of output tokens comes from.
@@ -42,6 +47,11 @@ impl TokenSource {
             Self::Usage => "usage",
             Self::Chunks => "chunks",
         }
+    }
+
+    /// The source of a word.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Usage, Self::Chunks].into_iter().find(|one| one.as_str() == word)
     }
 }
 
@@ -144,6 +154,12 @@ pub(crate) struct Seen {
     pub(crate) token_source: Option<TokenSource>,
     /// Sent again on a new connection, because the kept one turned out to be closed.
     pub(crate) resent: bool,
+    /// Things that the request did, where it is more than one thing: texts, rows.
+    pub(crate) items: Option<u64>,
+    /// Bytes of the user's own data that were moved, without protocol.
+    pub(crate) payload_bytes: Option<u64>,
+    /// Share of the true nearest neighbours that the answer has, 0 to 1.
+    pub(crate) recall: Option<f64>,
 }
 
 impl Seen {
@@ -201,6 +217,21 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// A row of which nothing is known yet.
+    pub(crate) fn blank() -> Self {
+        Self {
+            phase: Phase::Measure,
+            id: 0,
+            operation: Cow::Borrowed(""),
+            planned_ns: 0,
+            dequeued_ns: 0,
+            end_ns: 0,
+            outcome: Outcome::Ok,
+            error: None,
+            seen: Seen::default(),
+        }
+    }
+
     /// Planned instant to first content.
     pub(crate) fn ttft(&self) -> Option<u64> {
         self.seen.first_content_ns?.checked_sub(self.planned_ns)

@@ -12,137 +12,36 @@ use std::{
     sync::Arc,
 };
 
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, UInt16Array, UInt32Array,
-    UInt64Array,
-    builder::{ListBuilder, StringBuilder, UInt64Builder},
-    cast::AsArray,
-};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::{
     CompressionType,
     reader::StreamReader,
     writer::{IpcWriteOptions, StreamWriter},
 };
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
 
-use super::row::{Gaps, Outcome, Row, Seen, TokenSource};
-use crate::{fault::Class, plan::Phase};
+use super::{
+    columns::{self, COLUMNS, Found},
+    row::Row,
+};
 
 /// Rows of one record batch: at about 150 bytes a row 10 MB, what a reader holds at a time.
 const BATCH_ROWS: usize = 65_536;
+
+/// Rows that are read at a time, so that the rows of a batch never lie in memory together.
+const READ_ROWS: usize = 256;
 
 /// Bytes of gaps in a batch, before they become numbers of eight bytes: a second in which thousands
 /// of long streams end is written in parts.
 const BATCH_GAP_BYTES: usize = 64 * 1024;
 
-/// Columns, in their order.
 fn schema(metadata: HashMap<String, String>) -> SchemaRef {
-    let u64s = |name: &str| Field::new(name, DataType::UInt64, false);
-    let maybe = |name: &str| Field::new(name, DataType::UInt64, true);
-    let text = |name: &str| Field::new(name, DataType::Utf8, false);
-    let item = Arc::new(Field::new_list_field(DataType::UInt64, true));
-    let fields = vec![
-        text("phase"),
-        u64s("id"),
-        text("operation"),
-        text("outcome"),
-        Field::new("error", DataType::Utf8, true),
-        Field::new("status", DataType::UInt16, true),
-        u64s("planned_ns"),
-        u64s("dequeued_ns"),
-        maybe("connect_ns"),
-        maybe("tls_ns"),
-        maybe("first_write_ns"),
-        maybe("first_byte_ns"),
-        maybe("first_content_ns"),
-        maybe("last_content_ns"),
-        maybe("first_output_ns"),
-        maybe("first_event_ns"),
-        maybe("last_event_ns"),
-        maybe("first_choice_ns"),
-        maybe("last_choice_ns"),
-        maybe("done_ns"),
-        u64s("end_ns"),
-        Field::new("content_events", DataType::UInt32, false),
-        maybe("first_chunk_tokens"),
-        Field::new("reads", DataType::UInt32, false),
-        maybe("output_tokens"),
-        maybe("input_tokens"),
-        maybe("cached_tokens"),
-        Field::new("token_source", DataType::Utf8, true),
-        u64s("bytes_sent"),
-        u64s("bytes_received"),
-        Field::new("resent", DataType::Boolean, false),
-        Field::new("gaps_ns", DataType::List(item.clone()), false),
-        Field::new("receive_lags_ns", DataType::List(item), false),
-    ];
-    Arc::new(Schema::new_with_metadata(fields, metadata))
+    Arc::new(Schema::new_with_metadata(columns::fields(), metadata))
 }
 
-/// Columns of `rows`, in the order of [`schema`].
-fn columns(rows: &[Row]) -> Vec<ArrayRef> {
-    let mut phase = StringBuilder::new();
-    let mut operation = StringBuilder::new();
-    let mut outcome = StringBuilder::new();
-    let mut error = StringBuilder::new();
-    let mut source = StringBuilder::new();
-    let mut gaps = ListBuilder::new(UInt64Builder::new());
-    let mut lags = ListBuilder::new(UInt64Builder::new());
-    for row in rows {
-        phase.append_value(row.phase.as_str());
-        operation.append_value(&row.operation);
-        outcome.append_value(row.outcome.as_str());
-        error.append_option(row.error.map(Class::as_str));
-        source.append_option(row.seen.token_source.map(TokenSource::as_str));
-        row.seen.gaps.iter().for_each(|gap| gaps.values().append_value(gap));
-        gaps.append(true);
-        row.seen.receive_lags.iter().for_each(|lag| lags.values().append_value(lag));
-        lags.append(true);
-    }
-    let u64s = |of: fn(&Row) -> u64| -> ArrayRef {
-        Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
-    };
-    let maybe = |of: fn(&Row) -> Option<u64>| -> ArrayRef {
-        Arc::new(rows.iter().map(of).collect::<UInt64Array>())
-    };
-    let u32s = |of: fn(&Row) -> u32| -> ArrayRef {
-        Arc::new(UInt32Array::from_iter_values(rows.iter().map(of)))
-    };
-    vec![
-        Arc::new(phase.finish()),
-        u64s(|row| row.id),
-        Arc::new(operation.finish()),
-        Arc::new(outcome.finish()),
-        Arc::new(error.finish()),
-        Arc::new(rows.iter().map(|row| row.seen.status).collect::<UInt16Array>()),
-        u64s(|row| row.planned_ns),
-        u64s(|row| row.dequeued_ns),
-        maybe(|row| row.seen.connect_ns),
-        maybe(|row| row.seen.tls_ns),
-        maybe(|row| row.seen.first_write_ns),
-        maybe(|row| row.seen.first_byte_ns),
-        maybe(|row| row.seen.first_content_ns),
-        maybe(|row| row.seen.last_content_ns),
-        maybe(|row| row.seen.first_output_ns),
-        maybe(|row| row.seen.first_event_ns),
-        maybe(|row| row.seen.last_event_ns),
-        maybe(|row| row.seen.first_choice_ns),
-        maybe(|row| row.seen.last_choice_ns),
-        maybe(|row| row.seen.done_ns),
-        u64s(|row| row.end_ns),
-        u32s(|row| row.seen.content_events),
-        maybe(|row| row.seen.first_chunk_tokens),
-        u32s(|row| row.seen.reads),
-        maybe(|row| row.seen.output_tokens),
-        maybe(|row| row.seen.input_tokens),
-        maybe(|row| row.seen.cached_tokens),
-        Arc::new(source.finish()),
-        u64s(|row| row.seen.bytes_sent),
-        u64s(|row| row.seen.bytes_received),
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.seen.resent)))),
-        Arc::new(gaps.finish()),
-        Arc::new(lags.finish()),
-    ]
+/// Columns of these rows.
+fn columns_of(rows: &[Row]) -> Vec<ArrayRef> {
+    COLUMNS.iter().map(|column| (column.write)(rows)).collect()
 }
 
 fn other(error: ArrowError) -> io::Error {
@@ -185,7 +84,7 @@ impl RowWriter {
             let (part, after) = rest.split_at(batch_rows(rest));
             rest = after;
             let batch =
-                RecordBatch::try_new(Arc::clone(&self.schema), columns(part)).map_err(other)?;
+                RecordBatch::try_new(Arc::clone(&self.schema), columns_of(part)).map_err(other)?;
             self.stream.write(&batch).map_err(other)?;
         }
         self.stream.flush().map_err(other)
@@ -231,16 +130,11 @@ pub(crate) fn read(path: &Path, mut each: impl FnMut(Row)) -> io::Result<ReadEnd
     let mut end = ReadEnd::default();
     let marked = ends_with_mark(path)?;
     let reader = StreamReader::try_new(BufReader::new(File::open(path)?), None).map_err(other)?;
-    if reader.schema().fields() != schema(HashMap::new()).fields() {
-        return Err(io::Error::other("its columns are not those of this version"));
-    }
+    let found = Found::among(reader.schema().fields()).map_err(io::Error::other)?;
     end.epoch_minus_mono_ns =
         reader.schema().metadata().get(EPOCH_MINUS_MONO).and_then(|text| text.parse().ok());
     for batch in reader {
-        let rows = batch.map_err(other).and_then(|batch| {
-            give_rows(&batch, &mut each)
-                .ok_or_else(|| io::Error::other("a batch has unknown words"))
-        });
+        let rows = batch.map_err(other).and_then(|batch| give_rows(&batch, &found, &mut each));
         match rows {
             Ok(count) => end.rows += u64::try_from(count).unwrap_or(0),
             Err(error) => {
@@ -270,148 +164,32 @@ fn ends_with_mark(path: &Path) -> io::Result<bool> {
     Ok(mark == [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0])
 }
 
-/// Columns of a batch by type, checked once for each batch.
-struct Columns<'a>(&'a RecordBatch);
-
-impl<'a> Columns<'a> {
-    fn text(&self, name: &str) -> Option<&'a StringArray> {
-        self.0.column_by_name(name)?.as_string_opt()
+/// Gives the rows of a batch one by one and says how many there are; none of them if one cannot
+/// be read.
+fn give_rows(batch: &RecordBatch, found: &Found, each: &mut impl FnMut(Row)) -> io::Result<usize> {
+    let (arrays, count) = (batch.columns(), batch.num_rows());
+    found
+        .check(arrays)
+        .map_err(|why| io::Error::other(format!("a batch cannot be read: {why}")))?;
+    let mut rows = Vec::with_capacity(READ_ROWS.min(count));
+    for first in (0..count).step_by(READ_ROWS) {
+        rows.resize_with(READ_ROWS.min(count - first), Row::blank);
+        found.read(arrays, first, &mut rows).ok_or_else(|| io::Error::other("a batch is torn"))?;
+        rows.drain(..).for_each(&mut *each);
     }
-    fn u64s(&self, name: &str) -> Option<&'a UInt64Array> {
-        self.0.column_by_name(name)?.as_primitive_opt()
-    }
-    fn u32s(&self, name: &str) -> Option<&'a UInt32Array> {
-        self.0.column_by_name(name)?.as_primitive_opt()
-    }
-}
-
-fn maybe(array: &UInt64Array, index: usize) -> Option<u64> {
-    array.is_valid(index).then(|| array.value(index))
-}
-
-fn gaps_at(lists: &ListArray, index: usize) -> Option<Gaps> {
-    let list = lists.value(index);
-    let values: &UInt64Array = list.as_primitive_opt()?;
-    let mut gaps = Gaps::default();
-    values.values().iter().for_each(|gap| gaps.push(*gap));
-    Some(gaps)
-}
-
-/// Gives the rows of a batch one by one, which so take no memory, and tells how many they are;
-/// `None`, and none of them, if a word in it is unknown.
-fn give_rows(batch: &RecordBatch, each: &mut impl FnMut(Row)) -> Option<usize> {
-    let columns = Columns(batch);
-    let (phases, outcomes) = (columns.text("phase")?, columns.text("outcome")?);
-    let known =
-        |i: usize| phase_of(phases.value(i)).is_some() && outcome_of(outcomes.value(i)).is_some();
-    let count = batch.num_rows();
-    if !(0..count).all(known) {
-        return None;
-    }
-    let row = rows_of(batch)?;
-    (0..count).try_for_each(|i| row(i).map(&mut *each))?;
-    Some(count)
-}
-
-/// The row of each index of a batch; `None` if a word in it is unknown.
-fn rows_of(batch: &RecordBatch) -> Option<impl Fn(usize) -> Option<Row>> {
-    let columns = Columns(batch);
-    let (phase, operation, outcome) =
-        (columns.text("phase")?, columns.text("operation")?, columns.text("outcome")?);
-    let (error, source) = (columns.text("error")?, columns.text("token_source")?);
-    let status: &UInt16Array = batch.column_by_name("status")?.as_primitive_opt()?;
-    let (id, planned, dequeued, end) = (
-        columns.u64s("id")?,
-        columns.u64s("planned_ns")?,
-        columns.u64s("dequeued_ns")?,
-        columns.u64s("end_ns")?,
-    );
-    let (connect, tls, first_write, first_byte, first_content, last_content) = (
-        columns.u64s("connect_ns")?,
-        columns.u64s("tls_ns")?,
-        columns.u64s("first_write_ns")?,
-        columns.u64s("first_byte_ns")?,
-        columns.u64s("first_content_ns")?,
-        columns.u64s("last_content_ns")?,
-    );
-    let (first_output, first_event, last_event, first_choice, last_choice, done) = (
-        columns.u64s("first_output_ns")?,
-        columns.u64s("first_event_ns")?,
-        columns.u64s("last_event_ns")?,
-        columns.u64s("first_choice_ns")?,
-        columns.u64s("last_choice_ns")?,
-        columns.u64s("done_ns")?,
-    );
-    let (first_chunk, cached) =
-        (columns.u64s("first_chunk_tokens")?, columns.u64s("cached_tokens")?);
-    let (events, reads) = (columns.u32s("content_events")?, columns.u32s("reads")?);
-    let (output, input) = (columns.u64s("output_tokens")?, columns.u64s("input_tokens")?);
-    let (sent, received) = (columns.u64s("bytes_sent")?, columns.u64s("bytes_received")?);
-    let resent = batch.column_by_name("resent")?.as_boolean_opt()?;
-    let gaps: &ListArray = batch.column_by_name("gaps_ns")?.as_list_opt()?;
-    let lags: &ListArray = batch.column_by_name("receive_lags_ns")?.as_list_opt()?;
-    Some(move |i: usize| -> Option<Row> {
-        let word = |array: &'_ StringArray| array.is_valid(i).then(|| array.value(i).to_owned());
-        let seen = Seen {
-            end_ns: None,
-            connect_ns: maybe(connect, i),
-            tls_ns: maybe(tls, i),
-            first_write_ns: maybe(first_write, i),
-            first_byte_ns: maybe(first_byte, i),
-            first_content_ns: maybe(first_content, i),
-            last_content_ns: maybe(last_content, i),
-            first_output_ns: maybe(first_output, i),
-            first_event_ns: maybe(first_event, i),
-            last_event_ns: maybe(last_event, i),
-            first_choice_ns: maybe(first_choice, i),
-            last_choice_ns: maybe(last_choice, i),
-            done_ns: maybe(done, i),
-            first_chunk_tokens: maybe(first_chunk, i),
-            gaps: gaps_at(gaps, i)?,
-            receive_lags: gaps_at(lags, i)?,
-            content_events: events.value(i),
-            reads: reads.value(i),
-            status: status.is_valid(i).then(|| status.value(i)),
-            bytes_sent: sent.value(i),
-            bytes_received: received.value(i),
-            output_tokens: maybe(output, i),
-            input_tokens: maybe(input, i),
-            cached_tokens: maybe(cached, i),
-            token_source: word(source).and_then(|word| token_source(&word)),
-            resent: resent.value(i),
-        };
-        Some(Row {
-            phase: phase_of(phase.value(i))?,
-            id: id.value(i),
-            operation: operation.value(i).to_owned().into(),
-            planned_ns: planned.value(i),
-            dequeued_ns: dequeued.value(i),
-            end_ns: end.value(i),
-            outcome: outcome_of(outcome.value(i))?,
-            error: word(error).and_then(|word| Class::from_word(&word)),
-            seen,
-        })
-    })
-}
-
-fn phase_of(word: &str) -> Option<Phase> {
-    [Phase::Warmup, Phase::Measure].into_iter().find(|phase| phase.as_str() == word)
-}
-
-fn outcome_of(word: &str) -> Option<Outcome> {
-    [Outcome::Ok, Outcome::Failed, Outcome::Cancelled]
-        .into_iter()
-        .find(|outcome| outcome.as_str() == word)
-}
-
-fn token_source(word: &str) -> Option<TokenSource> {
-    [TokenSource::Usage, TokenSource::Chunks].into_iter().find(|source| source.as_str() == word)
+    Ok(count)
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::StringArray;
+    use arrow_schema::{DataType, Field};
+
     use super::*;
-    use crate::record::row::tests::streamed;
+    use crate::{
+        fault::Class,
+        record::row::{Outcome, Seen, tests::streamed},
+    };
 
     fn rows(count: u64) -> Vec<Row> {
         (0..count)
@@ -423,6 +201,9 @@ mod tests {
                     row.error = Some(Class::Status5xx);
                     row.seen = Seen { status: Some(503), ..Seen::default() };
                 }
+                row.seen.items = (id % 3 == 2).then_some(id);
+                row.seen.payload_bytes = (id % 5 == 2).then_some(id * 1_000);
+                row.seen.recall = (id % 7 == 2).then_some(0.75);
                 row
             })
             .collect()
@@ -449,6 +230,85 @@ mod tests {
         let end = read(&path, |row| found.push(row)).unwrap();
         assert_eq!(found, rows);
         assert_eq!(end, ReadEnd { rows: 35, torn: None, epoch_minus_mono_ns: Some(-5) });
+    }
+
+    #[test]
+    fn a_batch_larger_than_what_is_read_at_a_time_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker-0.arrows");
+        let rows = rows(2 * READ_ROWS as u64 + 1);
+        let mut writer = RowWriter::create(&path, HashMap::new()).unwrap();
+        writer.append(&rows).unwrap();
+        writer.finish().unwrap();
+        let mut found = Vec::new();
+        assert_eq!(read(&path, |row| found.push(row)).unwrap().rows, rows.len() as u64);
+        assert_eq!(found, rows);
+    }
+
+    /// Writes `rows` with the columns that `change` makes of ours.
+    fn changed(path: &Path, rows: &[Row], change: impl Fn(&mut Vec<(Field, ArrayRef)>)) {
+        let mut columns: Vec<(Field, ArrayRef)> = COLUMNS
+            .iter()
+            .map(|column| ((column.field)(column.name), (column.write)(rows)))
+            .collect();
+        change(&mut columns);
+        let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+        let schema = Arc::new(Schema::new(fields));
+        let mut stream = StreamWriter::try_new(File::create(path).unwrap(), &schema).unwrap();
+        stream.write(&RecordBatch::try_new(schema, arrays).unwrap()).unwrap();
+        stream.finish().unwrap();
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker-0.arrows");
+        let mut rows = rows(30);
+        changed(&path, &rows, |columns| {
+            // Written by an earlier version and by a later one, in another order.
+            columns.retain(|(field, _)| {
+                !["items", "payload_bytes", "recall"].contains(&field.name().as_str())
+            });
+            let (_, array) = columns[0].clone();
+            columns.push((Field::new("colour", DataType::Utf8, true), array));
+            columns.reverse();
+        });
+        for row in &mut rows {
+            (row.seen.items, row.seen.payload_bytes, row.seen.recall) = (None, None, None);
+        }
+        let mut found = Vec::new();
+        let end = read(&path, |row| found.push(row)).unwrap();
+        assert_eq!((found, end.torn), (rows, None));
+    }
+
+    #[test]
+    fn a_column_that_has_to_be_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker-0.arrows");
+        let rows = rows(3);
+        let at = |columns: &[(Field, ArrayRef)], name: &str| {
+            columns.iter().position(|(field, _)| field.name() == name).unwrap()
+        };
+        changed(&path, &rows, |columns| {
+            columns.remove(at(columns, "planned_ns"));
+        });
+        let error = read(&path, |_| panic!("no row")).unwrap_err().to_string();
+        assert_eq!(error, "column 'planned_ns' is missing");
+        changed(&path, &rows, |columns| {
+            let other = columns[at(columns, "phase")].1.clone();
+            let status = at(columns, "status");
+            columns[status] = (Field::new("status", DataType::Utf8, true), other);
+        });
+        let error = read(&path, |_| panic!("no row")).unwrap_err().to_string();
+        assert_eq!(error, "column 'status' is Utf8, expected UInt16");
+        // A word of nobody, after rows that could be read: none of the batch is given.
+        changed(&path, &rows, |columns| {
+            let outcome = at(columns, "outcome");
+            columns[outcome].1 = Arc::new(StringArray::from(vec!["ok", "ok", "perhaps"]));
+        });
+        let end = read(&path, |_| panic!("no row")).unwrap();
+        let why = "a batch cannot be read: column 'outcome' has unknown or missing cells";
+        assert_eq!((end.rows, end.torn.as_deref()), (0, Some(why)));
     }
 
     #[test]

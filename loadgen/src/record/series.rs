@@ -138,7 +138,7 @@ mod tests {
         let (mut series, mut tally) = (Series::default(), Tally::default());
         let limits = Limits::default();
         let mut row = streamed();
-        tally.begin(row.phase, row.dequeued_ns, &limits);
+        tally.begin(&row, &limits);
         tally.end(&row, &limits);
         row.client_lag().into_iter().for_each(|ns| series.lag(ns));
         let first = series.point(1_000_100_000, &tally, 3, 400_000_000);
@@ -147,7 +147,7 @@ mod tests {
         assert!(first.client_lag_p99_seconds.unwrap() > 0.0);
         row.outcome = Outcome::Failed;
         row.error = Some(Class::Status5xx);
-        tally.begin(row.phase, row.dequeued_ns, &limits);
+        tally.begin(&row, &limits);
         tally.end(&row, &limits);
         // The client stood still for two seconds.
         let second = series.point(3_900_000_000, &tally, 0, 500_000_000);

@@ -6,6 +6,7 @@ use aifb_schema::{recipe::Slo, units::Span};
 use aifb_stats::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::operations::Operations;
 use super::row::{Gaps, Outcome, Row, TokenSource};
 use crate::{fault::Class, plan::Phase};
 
@@ -60,6 +61,9 @@ pub(crate) struct Tally {
     pub(crate) reads: u64,
     /// Failures by class.
     pub(crate) errors: BTreeMap<Class, u64>,
+    /// The same by operation; empty in checkpoints of versions that did not count them.
+    #[serde(default, skip_serializing_if = "Operations::is_empty")]
+    pub(crate) operations: Operations,
 }
 
 /// How far beyond the window a request may be sent and still count as delivered in time: the
@@ -110,12 +114,13 @@ impl Limits {
 
 impl Tally {
     /// Counts a request that is being sent.
-    pub(crate) fn begin(&mut self, phase: Phase, dequeued_ns: u64, limits: &Limits) {
-        match phase {
+    pub(crate) fn begin(&mut self, row: &Row, limits: &Limits) {
+        match row.phase {
             Phase::Warmup => self.warmup += 1,
             Phase::Measure => {
                 self.sent += 1;
-                let late = limits.window_end_ns.is_some_and(|end| dequeued_ns > end + LATE_NS);
+                self.operations.begin(&row.operation);
+                let late = limits.window_end_ns.is_some_and(|end| row.dequeued_ns > end + LATE_NS);
                 self.in_window += u64::from(!late);
             }
         }
@@ -130,6 +135,7 @@ impl Tally {
             self.warmup_tokens += tokens;
             return;
         }
+        self.operations.end(row);
         self.resent += u64::from(row.seen.resent);
         self.last_end_ns = self.last_end_ns.max(row.end_ns);
         match row.outcome {
@@ -186,6 +192,7 @@ impl Tally {
             content_events,
             reads,
             errors,
+            operations,
         } = other;
         self.sent += sent;
         self.ok += ok;
@@ -206,6 +213,7 @@ impl Tally {
         self.bytes_received += bytes_received;
         self.content_events += content_events;
         self.reads += reads;
+        self.operations.merge(operations);
         // Stamps of different nodes cannot be compared; the caller turns them into wall clock.
         for (class, count) in errors {
             *self.errors.entry(*class).or_default() += count;
@@ -220,18 +228,46 @@ pub(crate) const METRICS: [&str; 9] =
 /// Name of the histogram of [`Row::own_lag`], which results do not show.
 pub(crate) const OWN_LAG: &str = "own_lag";
 
-/// Histograms of successful measured requests: one for each of [`METRICS`], total time by
-/// operation (`op:select`), and [`OWN_LAG`].
+/// Histograms of measured requests: of the successful ones one for each of [`METRICS`] and
+/// [`OWN_LAG`]; and by operation those of [`of_operation`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Histograms(BTreeMap<String, Histogram>);
 
-/// Prefix of an operation's histogram.
+/// Prefix of the histogram of an operation's successful requests: their total time.
 pub(crate) const OPERATION: &str = "op:";
 
+/// Prefix of the histogram of an operation's failed requests: their total time.
+pub(crate) const FAILED_OPERATION: &str = "failed:";
+
+/// Prefix of the histogram of an operation's recall, in billionths.
+pub(crate) const RECALL: &str = "recall:";
+
+/// The values by operation of a measured request that is over.
+pub(crate) fn of_operation(row: &Row) -> impl Iterator<Item = (&'static str, u64)> {
+    let total = match row.outcome {
+        Outcome::Ok => row.total().map(|total| (OPERATION, total)),
+        Outcome::Failed => row.total().map(|total| (FAILED_OPERATION, total)),
+        Outcome::Cancelled => None,
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1e9")]
+    let billionths = |recall: f64| (RECALL, (recall.clamp(0.0, 1.0) * 1e9).round() as u64);
+    let recall = row.seen.recall.filter(|_| row.outcome == Outcome::Ok).map(billionths);
+    total.into_iter().chain(recall)
+}
+
 impl Histograms {
-    /// Counts a request, if it is a successful measured one.
+    /// Counts a request, if it is a measured one that was answered or failed.
     pub(crate) fn add(&mut self, row: &Row) {
-        if row.phase != Phase::Measure || row.outcome != Outcome::Ok {
+        if row.phase != Phase::Measure {
+            return;
+        }
+        for (prefix, value) in of_operation(row) {
+            let mut name = String::with_capacity(prefix.len() + row.operation.len());
+            name.push_str(prefix);
+            name.push_str(&row.operation);
+            self.with(&name, |histogram| histogram.record(value));
+        }
+        if row.outcome != Outcome::Ok {
             return;
         }
         for (name, value) in values(row) {
@@ -246,12 +282,6 @@ impl Histograms {
             self.with("receive_lag", |lags| {
                 row.seen.receive_lags.iter().for_each(|lag| lags.record(lag));
             });
-        }
-        if let Some(total) = row.total() {
-            let mut name = String::with_capacity(OPERATION.len() + row.operation.len());
-            name.push_str(OPERATION);
-            name.push_str(&row.operation);
-            self.with(&name, |histogram| histogram.record(total));
         }
     }
 

@@ -43,7 +43,8 @@ fn write(text: &mut String, result: &LoadResult) -> std::fmt::Result {
         "{:<14}{:>10}{:>11}{:>11}{:>11}{:>11}",
         "ms", "count", "p50", "p90", "p99", "max"
     )?;
-    let operations = metrics.operations.iter().filter(|_| metrics.operations.len() > 1);
+    let operations = result.operations.iter().filter(|_| result.operations.len() > 1);
+    let operations = operations.filter_map(|(name, one)| Some((name, one.total_seconds?)));
     for (name, distribution) in [
         ("ttft", metrics.ttft_seconds),
         ("ttfo", metrics.ttfo_seconds.filter(|_| metrics.ttfo_seconds != metrics.ttft_seconds)),
@@ -56,7 +57,7 @@ fn write(text: &mut String, result: &LoadResult) -> std::fmt::Result {
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
-    .chain(operations.map(|(name, value)| (name.as_str(), *value)))
+    .chain(operations.map(|(name, value)| (name.as_str(), value)))
     {
         let Distribution { count, p50, p90, p99, max, .. } = distribution;
         let [p50, p90, p99, max] = [p50, p90, p99, max].map(|seconds| seconds * 1e3);

@@ -21,12 +21,21 @@ pub(crate) struct Route {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The headers as HTTP/1.1 writes them.
     lines: Vec<u8>,
+    /// Bodies are the user's data.
+    payload: bool,
 }
 
 impl Route {
     /// A kind of request; `path` begins with "/" or is empty.
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, api: "", path: path.into(), headers: Vec::new(), lines: Vec::new() }
+        Self {
+            method,
+            api: "",
+            path: path.into(),
+            headers: Vec::new(),
+            lines: Vec::new(),
+            payload: false,
+        }
     }
 
     /// GET.
@@ -63,6 +72,12 @@ impl Route {
         }
         push_line(&mut self.lines, &name, &value);
         self.headers.push((name, value));
+        self
+    }
+
+    /// The bodies of request and answer are the user's data: their bytes count as payload.
+    pub(crate) fn carries_payload(mut self) -> Self {
+        self.payload = true;
         self
     }
 
@@ -119,6 +134,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Bytes of the user's data that it carries; the reply adds those of its answer.
+    pub(crate) fn payload_bytes(&self) -> Option<u64> {
+        self.route.payload.then(|| u64::try_from(self.body.len()).unwrap_or(u64::MAX))
+    }
+
     /// Appends the path of the request at `target`.
     pub(crate) fn push_path(&self, target: &Target, out: &mut Vec<u8>) {
         let path = self.path.as_deref().unwrap_or(&self.route.path);

@@ -197,7 +197,7 @@ mod tests {
         let found: Vec<String> = sum_up(&reports).iter().map(|check| check.name.clone()).collect();
         assert_eq!(found, ["plugin on n3", "plugin on n1, n2"]);
         let all = ["n1", "n2", "n3", "n4"].map(str::to_owned).into();
-        assert!(untested(&reports, &all).unwrap().seen.ends_with("not n4"));
+        assert!(untested(&reports, &all).unwrap().seen.ends_with("not tested: n4"));
         assert_eq!(sum_up(&reports[..2])[0].name, "plugin on all nodes");
     }
 }
