@@ -8,7 +8,10 @@ use std::{
 };
 
 use aifb_runfolder::write;
-use aifb_schema::run::{Failure, Owner, RunRecord};
+use aifb_schema::{
+    recipe::Resolved,
+    run::{Failure, Owner, RunRecord},
+};
 
 use crate::event;
 
@@ -24,6 +27,8 @@ pub(crate) struct RunFolder {
 pub(crate) struct Content<'a> {
     /// The recipe as submitted.
     pub(crate) recipe: &'a str,
+    /// The recipe as it is run.
+    pub(crate) resolved: &'a Resolved,
     /// The run's token.
     pub(crate) token: &'a str,
 }
@@ -57,10 +62,14 @@ impl RunFolder {
         })?;
         let pid = format!("{}\n", std::process::id());
         let files = aifb_runfolder::RunFolder::new(path);
+        let mut resolved = serde_json::to_string_pretty(content.resolved)
+            .map_err(|error| failed("writing", &files.resolved_path(), &error.into()))?;
+        resolved.push('\n');
         for (path, mode, text) in [
             (files.lock_path(), write::MODE_PRIVATE, pid.as_str()),
             (files.token_path(), write::MODE_PRIVATE, content.token),
             (files.recipe_path(), 0o644, content.recipe),
+            (files.resolved_path(), 0o644, &resolved),
         ] {
             write::create(&path, mode, text.as_bytes())
                 .map_err(|error| failed("writing", &path, &error))?;
@@ -123,12 +132,15 @@ impl RunFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aifb_schema::recipe::{Presets, resolve};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_run_of_a_job_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let content = Content { recipe: "aifb: 1\n", token: "t" };
+        let text = "aifb: 1\nname: t\nservices: [{name: a, kind: container, program: /x}]\n";
+        let resolved = resolve(text, &[], Presets::built_in()).unwrap();
+        let content = Content { recipe: text, resolved: &resolved, token: "t" };
         let folder = RunFolder::create(root.path(), "c-1", &content).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(folder.path()), 0o700);
