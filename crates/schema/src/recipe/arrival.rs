@@ -448,7 +448,7 @@ mod tests {
             (r#"{"concurrency": 4, "ramp": {"from": "3/s"}}"#, "leads to a number in flight"),
             (r#"{"concurrency": 4, "ramp": {"from": 5}}"#, "from 5 to 4 in flight"),
             (r#"{"rate": "1/s", "ramp": {"from": "3/s", "to": "4/s"}}"#, "given twice"),
-            (r#"{"ramp": {"from": "3/s"}}"#, "where does the ramp lead"),
+            (r#"{"ramp": {"from": "3/s"}}"#, "the ramp has no end"),
             (r#"{"rate": "9/s", "ramp": {"from": "3/s", "steps": 1}}"#, "1 steps"),
             (r#"{"rate": "9/s", "ramp": {"from": "3/s", "over": "0s"}}"#, "over 0s"),
             (r#"{"trace": "x", "rate": "1/s"}"#, "its own times"),
