@@ -12,6 +12,9 @@ use time::{
 
 use crate::error::ValueError;
 
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
 /// A date and a time of day, without a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Civil {
@@ -80,8 +83,14 @@ fn parse(text: &str) -> Option<When> {
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(self.epoch_ns.into());
-        f.write_str(&at.map_err(|_| fmt::Error)?.format(&Rfc3339).map_err(|_| fmt::Error)?)
+        let fraction = self.epoch_ns % SECOND;
+        let whole = OffsetDateTime::from_unix_timestamp_nanos((self.epoch_ns - fraction).into());
+        let text = whole.map_err(|_| fmt::Error)?.format(&Rfc3339).map_err(|_| fmt::Error)?;
+        match fraction {
+            0 => f.write_str(&text),
+            // All nine digits, so that lines of a log stand below one another.
+            _ => write!(f, "{}.{fraction:09}Z", text.trim_end_matches('Z')),
+        }
     }
 }
 
@@ -115,9 +124,6 @@ impl JsonSchema for When {
 mod tests {
     use super::*;
 
-    /// Nanoseconds in a second.
-    const SECOND: u64 = 1_000_000_000;
-
     #[test]
     fn instants_are_read_and_written() {
         for (text, epoch_ns, written) in [
@@ -125,7 +131,7 @@ mod tests {
             ("2026-12-31T00:00:00Z", 1_798_675_200 * SECOND, "2026-12-31T00:00:00Z"),
             ("2026-12-31 01:00:00+01:00", 1_798_675_200 * SECOND, "2026-12-31T00:00:00Z"),
             ("2024-02-29T23:59:59", 1_709_251_199 * SECOND, "2024-02-29T23:59:59Z"),
-            ("1970-01-01T00:00:01.5Z", 1_500_000_000, "1970-01-01T00:00:01.5Z"),
+            ("1970-01-01T00:00:01.5Z", 1_500_000_000, "1970-01-01T00:00:01.500000000Z"),
         ] {
             let when: When = text.parse().unwrap();
             assert_eq!((when.epoch_ns, when.to_string()), (epoch_ns, written.into()), "{text}");

@@ -10,6 +10,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use procfs::process::Process;
 
 use crate::sys;
 
@@ -57,11 +58,9 @@ pub(crate) fn children(pid: u32) -> Option<Vec<u32>> {
 /// The same from the parent of every process of the node, where the kernel has no lists.
 fn from_scan(root: u32, found: &mut Vec<u32>) {
     let mut by_parent: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if let Some(stat) = Stat::read(pid) {
+    let all = procfs::process::all_processes().into_iter().flatten().flatten();
+    for process in all {
+        if let (Ok(pid), Some(stat)) = (u32::try_from(process.pid), Stat::of(&process)) {
             by_parent.entry(stat.parent).or_default().push(pid);
         }
     }
@@ -89,20 +88,17 @@ pub(crate) struct Stat {
 impl Stat {
     /// Of a living process or a zombie; `None` if it is gone.
     pub(crate) fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Self::of(&Process::new(i32::try_from(pid).ok()?).ok()?)
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        // The name stands in brackets and may hold anything, brackets too.
-        let (_, rest) = text.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // proc(5) counts from 1 and the state is field 3.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    fn of(process: &Process) -> Option<Self> {
+        let stat = process.stat().ok()?;
+        let waited_for = stat.cutime.saturating_add(stat.cstime);
         Some(Self {
-            parent: u32::try_from(number(4)?).ok()?,
-            cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
-            start_ticks: number(22)?,
-            zombie: fields.first() == Some(&"Z"),
+            parent: u32::try_from(stat.ppid).ok()?,
+            cpu_ticks: stat.utime + stat.stime + u64::try_from(waited_for).unwrap_or(0),
+            start_ticks: stat.starttime,
+            zombie: stat.state == 'Z',
         })
     }
 }
@@ -150,13 +146,27 @@ pub(crate) fn kill_hard(pid: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
-    fn a_name_with_brackets_and_blanks_is_no_trap() {
-        let line = "7 (a) R 1 (b) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 555 8 9";
-        let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { parent: 3, cpu_ticks: 100, start_ticks: 555, zombie: false });
-        assert_eq!(Stat::parse("7 (x"), None);
+    fn any_name_is_read_and_zombies_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        // Brackets, blanks and a byte that is no UTF-8, as a process may call itself.
+        let name = std::ffi::OsStr::from_bytes(b"a) Z 1 (\xff");
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink("/bin/sleep", &link).unwrap();
+        let mut child = std::process::Command::new(&link).arg("100").spawn().unwrap();
+        let stat = Stat::read(child.id()).unwrap();
+        assert_eq!((stat.parent, stat.zombie), (std::process::id(), false));
+        assert!(stat.start_ticks > 0);
+        kill_hard(child.id());
+        let ended = || Stat::read(child.id()).is_some_and(|stat| stat.zombie);
+        while !ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(Stat::read(child.id()).unwrap().start_ticks, stat.start_ticks);
+        child.wait().unwrap();
+        assert_eq!(Stat::read(child.id()), None);
     }
 
     #[test]
