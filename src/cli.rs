@@ -62,6 +62,8 @@ pub(crate) enum Command {
     /// Example recipes, JSON Schema and reference of all keys
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    /// List the kinds of services, show the preset of a kind
+    Services(ServicesArgs),
     /// List the protocols that a load can use
     Drivers(DriversArgs),
     /// Check whether benchmarks can run here
@@ -138,6 +140,35 @@ Examples:
     Schema,
     /// Print the reference of all recipe keys (Markdown)
     Reference,
+}
+
+/// `aifb services`.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  aifb services                       kinds that `kind:` of a service can name
+  aifb services show vllm             its command, port, health and set-up
+A folder named by AIFB_PRESETS adds kinds, one YAML file each: docs/user/presets.md"
+)]
+pub(crate) struct ServicesArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServicesCommand>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `aifb services …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServicesCommand {
+    /// Print the preset of a kind, and where it comes from
+    Show {
+        /// The kind, such as vllm
+        #[arg(value_name = "KIND")]
+        kind: String,
+    },
 }
 
 /// `aifb drivers`.

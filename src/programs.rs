@@ -9,9 +9,11 @@ use std::{
 
 use aifb_schema::{
     names,
-    recipe::{self, Recipe},
+    recipe::{self, Resolved},
     snapshot::{Snapshot, Wait},
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{CommandError, Result},
@@ -34,8 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) snapshot: Snapshot,
     /// The same, packed into one line.
     pub(crate) line: String,
-    /// The recipe, overrides applied.
-    pub(crate) recipe: Recipe,
+    /// The recipe that will be run.
+    pub(crate) resolved: Resolved,
 }
 
 /// Finds one of our programs: beside this one, in `$AIFB_BIN`, on `PATH`.
@@ -86,26 +88,58 @@ pub(crate) fn prepare(
         Wait::None => "none",
     };
     args.push(option("--wait=", wait.as_ref()));
+    args.push("--resolved".into());
     let answer = Call::new(find(AGENT)?).args(args).deadline(PREPARE_DEADLINE).run()?;
     if answer.code != Some(0) {
         let code = answer.code.unwrap_or(names::exit::USAGE);
         return Err(CommandError::relayed(code, answer.stderr));
     }
-    let line = answer.stdout.trim().to_owned();
-    let (snapshot, recipe) = unpack(&line)?;
-    Ok(Prepared { snapshot, line, recipe })
+    let unexpected = |cause: &str| CommandError::usage("reading the answer of aifb-agent", cause);
+    let mut lines = answer.stdout.lines();
+    let (Some(line), Some(json)) = (lines.next(), lines.next()) else {
+        return Err(unexpected("it has not two lines").hint("all programs must be of one version"));
+    };
+    let resolved =
+        Resolved::from_json(json.as_bytes()).map_err(|error| unexpected(&error.to_string()))?;
+    Ok(Prepared { snapshot: unpack(line)?, line: line.to_owned(), resolved })
 }
 
-/// Reads a snapshot and the recipe in it.
+/// The kinds of services that recipes can name here: the answer of `aifb-agent presets`.
+///
+/// # Errors
+/// A wrong file in `AIFB_PRESETS`, in the agent's words.
+pub(crate) fn presets() -> Result<Vec<Preset>> {
+    let answer = Call::new(find(AGENT)?).args(["presets"]).deadline(PREPARE_DEADLINE).run()?;
+    if answer.code != Some(0) {
+        let code = answer.code.unwrap_or(names::exit::USAGE);
+        return Err(CommandError::relayed(code, answer.stderr));
+    }
+    serde_json::from_str(&answer.stdout)
+        .map_err(|error| CommandError::usage("reading the answer of aifb-agent", error))
+}
+
+/// A kind of service.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Preset {
+    pub(crate) kind: String,
+    pub(crate) description: String,
+    /// `built in`, or the path of its file.
+    pub(crate) origin: String,
+    /// Absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) usual_port: Option<u16>,
+    /// The preset's file; absent for `container` and `external`, which have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+}
+
+/// Reads a snapshot.
 ///
 /// # Errors
 /// If it is damaged, forged or of another version.
-pub(crate) fn unpack(line: &str) -> Result<(Snapshot, Recipe)> {
-    let snapshot = Snapshot::decode(line)
-        .map_err(|error| CommandError::usage("reading the job's recipe snapshot", error))?;
-    let recipe = recipe::parse(&snapshot.recipe, &snapshot.sets)
-        .map_err(|complaints| explain(&snapshot.recipe_path, &complaints))?;
-    Ok((snapshot, recipe))
+pub(crate) fn unpack(line: &str) -> Result<Snapshot> {
+    Snapshot::decode(line)
+        .map_err(|error| CommandError::usage("reading the job's recipe snapshot", error))
 }
 
 /// All complaints about a recipe as one error.

@@ -13,8 +13,10 @@ mod http;
 mod launch;
 mod logging;
 mod prepare;
+mod presets;
 mod problem;
 mod process;
+mod recipe_file;
 mod run;
 pub mod sample;
 mod ship;
@@ -42,6 +44,8 @@ enum Command {
     Run(run::Arguments),
     /// Sample this node to a file, without Slurm or service; --listen also serves /metrics.
     Sample(standalone::Arguments),
+    /// List the kinds of services that recipes can name here, as JSON; `aifb services` shows them.
+    Presets,
     /// Send the logs of a folder, or of a run, to Loki.
     Ship(ship::Arguments),
     /// Run a program and end all processes that it leaves behind; started by `run`.
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
     }
     let code = match arguments.command {
         Some(Command::Prepare(arguments)) => prepare::main(&arguments),
+        Some(Command::Presets) => presets::main(),
         Some(Command::Launch(arguments)) => launch::main(&arguments),
         Some(Command::Run(arguments)) => run::main(&arguments),
         Some(Command::Sample(arguments)) => standalone::main(&arguments),

@@ -12,6 +12,7 @@ mod metrics;
 mod recipe;
 mod report;
 mod run;
+mod services;
 mod status;
 mod stop;
 mod up;
@@ -38,6 +39,7 @@ pub(crate) fn run(command: Command) -> Result<i32> {
         Command::Metrics(args) => metrics::run(&args),
         Command::Recipe(command) => recipe::run(&command),
         Command::Drivers(args) => drivers::run(&args),
+        Command::Services(args) => services::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Completions(args) => completions::run(&args),

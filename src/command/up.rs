@@ -67,7 +67,7 @@ fn snapshot(args: &UpArgs) -> Result<String> {
         .hint("aifb up RECIPE")
     })?;
     // Options given here win over those of the submission.
-    let (mut snapshot, _) = unpack(&line)?;
+    let mut snapshot = unpack(&line)?;
     snapshot.wait = wait;
     snapshot.sets.extend(args.overrides.sets.iter().cloned());
     if let Some(runs) = &args.root.runs {
@@ -75,8 +75,6 @@ fn snapshot(args: &UpArgs) -> Result<String> {
             .map_err(|error| CommandError::usage("using the folder of --runs", error))?;
         snapshot.runs = Some(runs.to_string_lossy().into_owned());
     }
-    let line =
-        snapshot.encode().map_err(|error| CommandError::usage("packing the recipe", error))?;
-    unpack(&line)?;
-    Ok(line)
+    // The launcher checks the whole once more.
+    snapshot.encode().map_err(|error| CommandError::usage("packing the recipe", error))
 }

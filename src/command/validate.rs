@@ -18,14 +18,14 @@ pub(super) fn run(args: &ValidateArgs) -> Result<i32> {
             output::out_json(&accepted(&prepared));
             Ok(0)
         }
-        Ok(Prepared { recipe, .. }) => {
-            let points = recipe.points().map_or(1, |points| points.len());
+        Ok(Prepared { resolved, .. }) => {
+            let recipe = resolved.recipe();
             output::out(format!(
                 "ok {}: {}, {}, {}",
                 recipe.name,
                 count(recipe.services.len(), "service"),
                 count(recipe.load.len(), "load"),
-                count(points, "point")
+                count(resolved.points_count(), "point")
             ));
             Ok(0)
         }
@@ -40,7 +40,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<i32> {
 fn accepted(prepared: &Prepared) -> serde_json::Value {
     json!({
         "ok": true,
-        "recipe": prepared.recipe,
+        "recipe": prepared.resolved.written(),
         "sha256": prepared.snapshot.sha256,
         "recipe_path": prepared.snapshot.recipe_path,
         "sets": prepared.snapshot.sets,

@@ -26,10 +26,8 @@ pub(crate) fn rebuild(run: &RunFolder, repeat: &RepeatFolder) -> Result<LoadResu
 /// connection.
 fn plan(run: &RunFolder, repeat: &RepeatFolder) -> Result<LoadPlan, String> {
     let (load, point) = (repeat.load(), repeat.point());
-    let recipe = run.recipe().map_err(|error| error.text)?;
-    let points = recipe.points()?;
-    let chosen = points.into_iter().find(|one| u32::try_from(one.index) == Ok(point));
-    let chosen = chosen.ok_or_else(|| format!("the recipe's sweep has no point {point}"))?;
+    let resolved = run.resolved().map_err(|error| error.text)?;
+    let chosen = resolved.point(usize::try_from(point).unwrap_or(usize::MAX))?;
     let load = chosen.recipe.load.into_iter().find(|one| one.name.as_str() == load);
     Ok(LoadPlan {
         run_id: run.record().map_err(|error| error.text)?.run_id,

@@ -1,12 +1,12 @@
 //! Reading one run folder. Every file may be missing or half there: the run may have just started,
 //! or ended in the middle.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use aifb_runfolder::read;
 use aifb_schema::{
     names::{PROTOCOL, file, limit},
-    recipe::{self, Recipe},
+    recipe::{self, Recipe, Resolved},
     result::LoadResult,
     run::{AgentRecord, Event, RunRecord},
 };
@@ -82,17 +82,35 @@ impl RunFolder {
         Ok(record)
     }
 
-    /// The recipe as submitted, overrides applied.
+    /// The recipe that is run, without what its points are made from.
+    ///
+    /// # Errors
+    /// As [`Self::resolved`].
+    pub(crate) fn recipe(&self) -> Result<Recipe> {
+        self.resolved().map(Resolved::into_recipe)
+    }
+
+    /// The recipe that is run, as the launcher wrote it. Folders of the first versions have the
+    /// submitted recipe only, which is resolved again.
     ///
     /// # Errors
     /// If it is gone or not readable by this version.
-    pub(crate) fn recipe(&self) -> Result<Recipe> {
-        let path = self.files.recipe_path();
-        let text = read::text(&path, limit::RECIPE_BYTES).map_err(|error| {
-            CommandError::incomplete(format!("reading '{}'", path.display()), error)
-        })?;
-        recipe::parse_kept(&text, &self.record()?.sets)
-            .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
+    pub(crate) fn resolved(&self) -> Result<Resolved> {
+        let path = self.files.resolved_path();
+        let failed = |path: &Path, error: &dyn std::fmt::Display| {
+            CommandError::incomplete(format!("reading '{}'", path.display()), error.to_string())
+        };
+        match read::text(&path, limit::RESOLVED_BYTES) {
+            Ok(json) => Resolved::from_json(json.as_bytes()).map_err(|error| failed(&path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = self.files.recipe_path();
+                let text = read::text(&path, limit::RECIPE_BYTES)
+                    .map_err(|error| failed(&path, &error))?;
+                recipe::resolve_kept(&text, &self.record()?.sets)
+                    .map_err(|complaints| programs::explain(&path.to_string_lossy(), &complaints))
+            }
+            Err(error) => Err(failed(&path, &error)),
+        }
     }
 
     /// The agents that have reported, the coordinator first, then by name.

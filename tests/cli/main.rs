@@ -14,6 +14,7 @@ mod old_runs;
 mod programs;
 mod regressions;
 mod runs;
+mod services;
 mod stand_ins;
 mod submit;
 mod verbs;

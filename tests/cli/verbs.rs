@@ -163,7 +163,7 @@ fn the_first_commands_of_the_guide_work() {
         .map(|line| line.split('#').next().unwrap().trim())
         .filter(|line| !line.starts_with("aifb run"))
         .collect();
-    assert_eq!(commands.len(), 3, "{commands:?}");
+    assert_eq!(commands.len(), 4, "{commands:?}");
     let output = std::process::Command::new("/bin/sh")
         .args(["-ec", &commands.join("\n")])
         .current_dir(place.folder.path())

@@ -44,6 +44,12 @@ impl RunFolder {
         self.path.join(file::RECIPE)
     }
 
+    /// The recipe as it is run; absent in folders of the first versions.
+    #[must_use]
+    pub fn resolved_path(&self) -> PathBuf {
+        self.path.join(file::RESOLVED)
+    }
+
     /// What the run is and how it ended.
     #[must_use]
     pub fn record_path(&self) -> PathBuf {

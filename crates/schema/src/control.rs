@@ -29,8 +29,8 @@ pub struct AgentStart {
     pub protocol: u32,
     /// The run's token: 64 hexadecimal digits. Never logged.
     pub token: String,
-    /// The recipe and options as submitted ([`crate::snapshot`], encoded).
-    pub snapshot: String,
+    /// The recipe as it is run ([`crate::recipe::Resolved`]): the folder may not be shared.
+    pub recipe: serde_json::Value,
     /// Absolute path of the run folder, made by the launcher.
     pub run_dir: String,
     /// What the launcher wrote into run.json.

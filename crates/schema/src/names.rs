@@ -41,6 +41,8 @@ pub mod env {
     pub const RUNS: &str = "AIFB_RUNS";
     /// Folder for what is fetched once and kept, such as container images; set by the user.
     pub const CACHE: &str = "AIFB_CACHE";
+    /// Folder with presets of the site or the user, one YAML file for each kind.
+    pub const PRESETS: &str = "AIFB_PRESETS";
     /// Id of the run.
     pub const RUN_ID: &str = "AIFB_RUN_ID";
     /// Absolute path of the run folder.
@@ -80,6 +82,9 @@ pub const OWN_JOB_RULE: &str = "AIFB_JOB_ID must be the id of the current job";
 pub mod file {
     /// The recipe as it was submitted.
     pub const RECIPE: &str = "recipe.yaml";
+    /// The recipe as it is run: overrides applied, presets merged, defaults filled in
+    /// (`schema::recipe::Resolved`); secrets are references.
+    pub const RESOLVED: &str = "recipe.resolved.json";
     /// What the run is and how it ended.
     pub const RUN: &str = "run.json";
     /// One JSON object a line: what happened when.
@@ -154,6 +159,8 @@ pub mod limit {
     /// Bytes of a recipe file. The largest example has 3 KiB; Slurm keeps the snapshot in the
     /// controller's memory for each job, so it must stay small.
     pub const RECIPE_BYTES: u64 = 64 * 1024;
+    /// Bytes of `recipe.resolved.json`, which holds a recipe twice with the presets that it uses.
+    pub const RESOLVED_BYTES: u64 = 16 << 20;
     /// Bytes of the encoded snapshot: Slurm loses a variable of 128 KiB in silence and sends
     /// each one in every prolog and kill message.
     pub const SNAPSHOT_BYTES: usize = 16 * 1024;

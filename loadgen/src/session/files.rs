@@ -12,9 +12,7 @@ use std::{
 use aifb_schema::{
     control::LoadPlan,
     names::file,
-    recipe::{
-        self, EnvValue, GENERATE, Load, Point, Service, VerdictPolicy, is_secret_name, preset,
-    },
+    recipe::{EnvValue, GENERATE, Load, Point, Resolved, Service, VerdictPolicy, is_secret_name},
     run::{Endpoint, RunRecord, State},
 };
 use serde::de::DeserializeOwned;
@@ -67,16 +65,12 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
     if wanted.workers.is_some() {
         return Err("only the coordinator can assign ranks over several steps".to_owned());
     }
-    let Point { settings, recipe, .. } = point(place, &run, wanted)?;
-    let of_name = |load: &Load| load.name == *wanted.load;
-    let load = recipe.load.into_iter().find(of_name);
+    let Point { settings, recipe, .. } = point(place, wanted)?;
+    let load = recipe.load.iter().find(|load| load.name == *wanted.load);
     let load = load.ok_or_else(|| format!("the recipe has no load '{}'", wanted.load))?;
-    let service = match &load.service {
-        Some(name) => recipe.services.into_iter().find(|service| service.name == *name),
-        None => recipe.services.into_iter().next(),
-    };
-    needs_nobody(&load, service.as_ref(), place.size)?;
-    let name = service.as_ref().map(|service| service.name.as_str()).unwrap_or_default();
+    let service = recipe.service_of(load);
+    needs_nobody(load, service, place.size)?;
+    let name = service.map(|service| service.name.as_str()).unwrap_or_default();
     let endpoints = endpoints(&place.run_dir, name)?;
     let (number, repeat) = (wanted.point.unwrap_or(0), wanted.repeat.unwrap_or(0));
     let folder = place.run_dir.join(file::LOAD).join(load.name.as_str());
@@ -86,8 +80,8 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
     Ok(LoadPlan {
         run_id: run.run_id,
         folder: folder.to_string_lossy().into_owned(),
-        model: load.model.clone().or_else(|| service.and_then(|service| service.model)),
-        load,
+        model: load.model.clone().or_else(|| service.and_then(|service| service.model.clone())),
+        load: load.clone(),
         point: number,
         settings,
         repeat,
@@ -99,20 +93,12 @@ fn plan(place: &Place, wanted: &Wanted<'_>) -> Result<LoadPlan, String> {
 }
 
 /// The point of the recipe's sweep; without a number the first.
-fn point(place: &Place, run: &RunRecord, wanted: &Wanted<'_>) -> Result<Point, String> {
-    let path = place.run_dir.join(file::RECIPE);
+fn point(place: &Place, wanted: &Wanted<'_>) -> Result<Point, String> {
+    let path = place.run_dir.join(file::RESOLVED);
     let wrong = |cause: String| format!("reading '{}': {cause}", path.display());
-    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    let recipe = recipe::parse(&text, &run.sets).map_err(|complaints| {
-        wrong(complaints.first().map(|first| first.to_string()).unwrap_or_default())
-    })?;
-    let points = recipe.points().map_err(wrong)?;
-    let (count, number) = (points.len(), wanted.point.unwrap_or(0));
-    let index = usize::try_from(number).unwrap_or(usize::MAX);
-    points
-        .into_iter()
-        .nth(index)
-        .ok_or_else(|| format!("the recipe has no point {number}, only {count}"))
+    let json = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+    let resolved = Resolved::from_json(&json).map_err(|error| wrong(error.to_string()))?;
+    resolved.point(usize::try_from(wanted.point.unwrap_or(0)).unwrap_or(usize::MAX))
 }
 
 /// Whether the load can do without the coordinator.
@@ -134,15 +120,11 @@ fn needs_nobody(load: &Load, service: Option<&Service>, size: u32) -> Result<(),
 /// A secret in the environment of a service: a client may need it.
 fn secret(service: &Service) -> Option<String> {
     let generated = |name: &str, text: &str| text == GENERATE && is_secret_name(name);
-    let own = service.env.iter().find(|(name, value)| match value {
+    let found = service.env.iter().find(|(name, value)| match value {
         EnvValue::Text(text) => generated(name, text),
         EnvValue::SecretFile { .. } | EnvValue::SecretEnv { .. } => true,
     });
-    let of_kind = || {
-        let mut usual = preset(service.kind).env.iter();
-        usual.find(|(name, text)| generated(name, text)).map(|(name, _)| (*name).to_owned())
-    };
-    own.map(|(name, _)| name.clone()).or_else(of_kind)
+    found.map(|(name, _)| name.clone())
 }
 
 /// Where the replicas of a service answer, by their numbers.
@@ -170,6 +152,7 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aifb_schema::recipe;
 
     fn recipe(service: &str, load: &str) -> recipe::Recipe {
         let text = format!(

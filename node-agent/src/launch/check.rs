@@ -1,7 +1,7 @@
 //! The recipe against the allocation, before anything starts.
 
 use aifb_schema::{
-    recipe::{Nodes, Recipe, Service, ServiceKind, SlurmValue},
+    recipe::{Nodes, Recipe, Service, SlurmValue},
     run::{Failure, Owner},
     units::{Size, Span},
 };
@@ -14,7 +14,7 @@ use super::{environment::Environment, job::Allocation};
 /// The first service that does not fit.
 pub(crate) fn placement(recipe: &Recipe, allocation: &Allocation) -> Result<(), Failure> {
     let mut on_first = Sum::default();
-    for service in recipe.services.iter().filter(|s| s.kind != ServiceKind::External) {
+    for service in recipe.services.iter().filter(|service| !service.is_external()) {
         nodes(service, allocation)?;
         on_first.add(service, allocation)?;
     }
@@ -114,15 +114,16 @@ pub(crate) fn differences(recipe: &Recipe, environment: &Environment) -> Vec<Str
     found
 }
 
-/// Raises the sampling interval to the administrators' bound; says so.
-pub(crate) fn sampling(recipe: &mut Recipe, shortest: Option<&str>) -> Option<String> {
+/// The administrators' bound where the recipe samples more often, and a warning that says so.
+pub(crate) fn sampling(recipe: &Recipe, shortest: Option<&str>) -> Option<(Span, String)> {
     let shortest: Span = shortest?.parse().ok()?;
     let asked = recipe.monitor.sample;
     if asked >= shortest {
         return None;
     }
-    recipe.monitor.sample = shortest;
-    Some(format!("sampling every {shortest} instead of {asked}: min_sample of this cluster"))
+    let warning =
+        format!("sampling every {shortest} instead of {asked}: min_sample of this cluster");
+    Some((shortest, warning))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{
 
 use aifb_schema::{
     names::file,
+    recipe::Resolved,
     run::{Failure, Owner, RunRecord},
 };
 
@@ -26,6 +27,8 @@ pub(crate) struct RunFolder {
 pub(crate) struct Content<'a> {
     /// The recipe as submitted.
     pub(crate) recipe: &'a str,
+    /// The recipe as it is run.
+    pub(crate) resolved: &'a Resolved,
     /// The run's token.
     pub(crate) token: &'a str,
 }
@@ -58,10 +61,14 @@ impl RunFolder {
             }
         })?;
         let pid = format!("{}\n", std::process::id());
+        let mut resolved = serde_json::to_string_pretty(content.resolved)
+            .map_err(|error| failed("writing", &path.join(file::RESOLVED), &error.into()))?;
+        resolved.push('\n');
         for (name, mode, text) in [
             (file::LOCK, 0o600, pid.as_str()),
             (file::TOKEN, 0o600, content.token),
             (file::RECIPE, 0o644, content.recipe),
+            (file::RESOLVED, 0o644, &resolved),
         ] {
             write_new(&path.join(name), mode, text)
                 .map_err(|error| failed("writing", &path.join(name), &error))?;
@@ -135,12 +142,15 @@ fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aifb_schema::recipe::{Presets, resolve};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_run_of_a_job_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let content = Content { recipe: "aifb: 1\n", token: "t" };
+        let text = "aifb: 1\nname: t\nservices: [{name: a, kind: container, program: /x}]\n";
+        let resolved = resolve(text, &[], Presets::built_in()).unwrap();
+        let content = Content { recipe: text, resolved: &resolved, token: "t" };
         let folder = RunFolder::create(root.path(), "c-1", &content).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(folder.path()), 0o700);

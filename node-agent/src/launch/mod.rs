@@ -24,14 +24,14 @@ use std::{collections::BTreeMap, path::Path};
 use aifb_schema::{
     control::{AgentStart, LINE_MAX, ProcessId},
     names::{PROTOCOL, VERSION, env},
-    recipe::{self, Recipe},
+    recipe::{self, Recipe, Resolved},
     run::{Failure, Owner, RunRecord, State},
     snapshot::{Snapshot, Wait, hex},
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use rand::TryRng;
 
-use crate::clock;
+use crate::{clock, presets};
 use agents::Agents;
 use environment::Environment;
 use folder::{Content, RunFolder};
@@ -83,7 +83,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
         Ok(Prepared {
             folder,
             record,
-            recipe,
+            resolved,
             allocation,
             snapshot,
             environment,
@@ -98,7 +98,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
                 Launch { status, folder, record, wait, local, token, script, unfinished };
             let started = match refused {
                 Some(failure) => Err(failure),
-                None => launch.start(&snapshot, &recipe, &allocation, &environment, signals),
+                None => launch.start(&resolved, &allocation, &environment, signals),
             };
             match started {
                 Ok(agents) => launch.follow(agents),
@@ -112,7 +112,7 @@ pub(crate) fn main(arguments: &Arguments) -> i32 {
 struct Prepared {
     folder: RunFolder,
     record: RunRecord,
-    recipe: Recipe,
+    resolved: Resolved,
     allocation: Allocation,
     snapshot: Snapshot,
     environment: Environment,
@@ -125,7 +125,7 @@ fn prepare(arguments: &Arguments) -> Result<Prepared, Failure> {
     let environment = environment::own();
     let mut warnings = if arguments.local { Vec::new() } else { limits::apply(&environment) };
     let mut snapshot = decode(&environment)?;
-    let mut recipe = parse(&snapshot)?;
+    let mut resolved = resolve(&snapshot, &environment)?;
     let mut allocation = if arguments.local {
         Allocation::local()?
     } else {
@@ -135,18 +135,21 @@ fn prepare(arguments: &Arguments) -> Result<Prepared, Failure> {
         allocation.job.end_time_epoch_s = time_limit::ask(id);
     }
     let shortest = environment.get(env::MIN_SAMPLE).map(String::as_str);
-    if let Some(warning) = check::sampling(&mut recipe, shortest) {
-        // The agents read the recipe from the snapshot.
-        snapshot.sets.push(format!("monitor.sample={}", recipe.monitor.sample));
+    if let Some((sample, warning)) = check::sampling(resolved.recipe(), shortest) {
+        let failed =
+            |cause: String| Failure::new(Owner::Node, "launcher", format!("min_sample: {cause}"));
+        resolved.set("monitor.sample", sample.to_string().into()).map_err(failed)?;
+        snapshot.sets.push(format!("monitor.sample={sample}"));
         warnings.push(warning);
     }
-    warnings.extend(check::differences(&recipe, &environment));
+    let recipe = resolved.recipe();
+    warnings.extend(check::differences(recipe, &environment));
     let refused =
-        plugin_matches(&environment).and_then(|()| check::placement(&recipe, &allocation)).err();
+        plugin_matches(&environment).and_then(|()| check::placement(recipe, &allocation)).err();
     let token = token()?;
     let run_id = allocation.run_id();
     let root = allocation.runs_root(&snapshot, &environment);
-    let content = Content { recipe: &snapshot.recipe, token: &token };
+    let content = Content { recipe: &snapshot.recipe, resolved: &resolved, token: &token };
     let folder = RunFolder::create(&root, &run_id, &content)?;
     let mode = match (arguments.local, environment.contains_key(env::PLUGIN)) {
         (true, _) => "local",
@@ -173,7 +176,7 @@ fn prepare(arguments: &Arguments) -> Result<Prepared, Failure> {
         warnings,
         slurm: None,
     };
-    Ok(Prepared { folder, record, recipe, allocation, snapshot, environment, token, refused })
+    Ok(Prepared { folder, record, resolved, allocation, snapshot, environment, token, refused })
 }
 
 fn wait_mode(snapshot: &Snapshot, environment: &Environment) -> Wait {
@@ -194,8 +197,12 @@ fn decode(environment: &Environment) -> Result<Snapshot, Failure> {
     Snapshot::decode(line).map_err(|error| wrong(&error.to_string()))
 }
 
-fn parse(snapshot: &Snapshot) -> Result<Recipe, Failure> {
-    recipe::parse(&snapshot.recipe, &snapshot.sets).map_err(|diagnostics| {
+/// The second look at a recipe: what is in the snapshot may never have been checked.
+fn resolve(snapshot: &Snapshot, environment: &Environment) -> Result<Resolved, Failure> {
+    let folder = environment.get(env::PRESETS).map(Path::new);
+    let presets =
+        presets::known(folder).map_err(|text| Failure::new(Owner::Recipe, "launcher", text))?;
+    recipe::resolve(&snapshot.recipe, &snapshot.sets, &presets).map_err(|diagnostics| {
         let path: String = snapshot.recipe_path.escape_debug().take(4096).collect();
         let lines: Vec<String> =
             diagnostics.iter().map(|diagnostic| diagnostic.render(&path)).collect();
@@ -232,8 +239,7 @@ impl Launch {
     /// Writes the first records and starts the agents.
     fn start(
         &mut self,
-        snapshot: &Snapshot,
-        recipe: &Recipe,
+        resolved: &Resolved,
         allocation: &Allocation,
         environment: &Environment,
         signals: SigSet,
@@ -242,12 +248,13 @@ impl Launch {
             Failure::new(Owner::Node, "launcher", format!("finding this program: {error}"))
         })?;
         let bin = program.parent().unwrap_or_else(|| Path::new("/")).to_string_lossy().into_owned();
+        let recipe = resolved.recipe();
         self.write_first_records(recipe)?;
         self.tell_caller(environment, &bin);
         let agent_start = AgentStart {
             protocol: PROTOCOL,
             token: self.token.clone(),
-            snapshot: snapshot.encode().map_err(|error| {
+            recipe: resolved.to_value().map_err(|error| {
                 Failure::new(Owner::Recipe, "launcher", format!("packing the recipe: {error}"))
             })?,
             run_dir: self.folder.text().to_owned(),

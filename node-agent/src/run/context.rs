@@ -11,7 +11,7 @@ use std::{
 use aifb_schema::{
     control::{ClockOffset, FromWorker, ReplicaChange, ReplicaEvent, Trouble, WorkerMessage},
     names::file,
-    recipe::{Recipe, Service},
+    recipe::{Recipe, Resolved, Service},
     run::RunRecord,
 };
 use nix::sys::signal::Signal;
@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) record: RunRecord,
     /// The recipe.
     pub(crate) recipe: Recipe,
+    /// The same with what its points are made from.
+    pub(crate) resolved: Resolved,
     /// The run folder.
     pub(crate) run_dir: PathBuf,
     /// The run's token.

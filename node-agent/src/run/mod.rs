@@ -32,9 +32,8 @@ use std::{
 use aifb_schema::{
     control::{AgentStart, FromCoordinator, NodeOrder},
     names::{PROTOCOL, exit, file},
-    recipe,
+    recipe::Resolved,
     run::{AgentRecord, Failure, Owner},
-    snapshot::Snapshot,
 };
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::{prctl, signal::Signal};
@@ -227,15 +226,13 @@ fn context(
     node: String,
     address: std::net::IpAddr,
 ) -> anyhow::Result<Rc<Context>> {
-    let snapshot = Snapshot::decode(&start.snapshot).context("reading the snapshot")?;
-    let recipe = recipe::parse(&snapshot.recipe, &snapshot.sets).map_err(|complaints| {
-        let first = complaints.first().map(ToString::to_string).unwrap_or_default();
-        anyhow!("reading the recipe: {first}")
-    })?;
+    let resolved = Resolved::from_value(start.recipe).context("reading the recipe")?;
+    let recipe = resolved.recipe().clone();
     let logging = SharedLogging::new(recipe.logging);
     Ok(Rc::new(Context {
         record: start.run,
         recipe,
+        resolved,
         run_dir: PathBuf::from(start.run_dir),
         token: start.token,
         environment: start.environment,

@@ -258,10 +258,9 @@ fn histogram(
 fn about(context: &Context) -> Vec<Shared> {
     let info = |family, labels| Shared { family, labels, value: 1.0 };
     let recipe = &context.recipe;
-    let first = recipe.services.first().map(|service| &service.name);
     let of_load = |load: &Load| {
-        let service = load.service.as_ref().or(first)?;
-        Some(info(&metric::LOAD_INFO, vec![load.name.to_string(), service.to_string()]))
+        let service = recipe.service_of(load)?.name.to_string();
+        Some(info(&metric::LOAD_INFO, vec![load.name.to_string(), service]))
     };
     let run = vec![context.record.name.clone(), VERSION.to_owned()];
     let mut values = vec![info(&metric::RUN_INFO, run)];

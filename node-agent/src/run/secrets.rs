@@ -9,7 +9,7 @@ use std::{
 };
 
 use aifb_schema::{
-    recipe::{EnvValue, GENERATE, Receiver, SecretSource, Service, is_secret_name, preset},
+    recipe::{EnvValue, GENERATE, Receiver, SecretSource, Service, is_secret_name},
     run::{Failure, Owner},
     snapshot::sha256_hex,
 };
@@ -77,7 +77,7 @@ impl Resolver {
         Ok(SentTo { url: receiver.url.clone(), token })
     }
 
-    /// The whole environment of a service: its preset's and the recipe's.
+    /// The whole environment of a service.
     ///
     /// # Errors
     /// A secret that cannot be read.
@@ -86,9 +86,6 @@ impl Resolver {
         service: &Service,
     ) -> Result<BTreeMap<String, Value>, Failure> {
         let mut values = BTreeMap::new();
-        for (name, text) in preset(service.kind).env {
-            values.insert((*name).to_owned(), self.text(service, name, text));
-        }
         for (name, value) in &service.env {
             let resolved = match value {
                 EnvValue::Text(text) => self.text(service, name, text),
@@ -126,15 +123,14 @@ impl Resolver {
 
     /// The secrets that can be read here, for clients of the service.
     pub(crate) fn readable(&self, service: &Service) -> BTreeMap<String, String> {
-        let names = preset(service.kind).env.iter().map(|(name, _)| (*name).to_owned());
         let mut found = BTreeMap::new();
-        for name in names.chain(service.env.keys().cloned()) {
+        for name in service.env.keys() {
             let mut one = service.clone();
-            one.env.retain(|other, _| *other == name);
+            one.env.retain(|other, _| other == name);
             if let Ok(mut values) = self.environment(&one)
-                && let Some(Value::Secret(secret)) = values.remove(&name)
+                && let Some(Value::Secret(secret)) = values.remove(name)
             {
-                found.insert(name, secret);
+                found.insert(name.clone(), secret);
             }
         }
         found

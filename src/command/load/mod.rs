@@ -15,7 +15,7 @@ use std::{
 
 use aifb_schema::{
     names::exit,
-    recipe::{Load, Recipe, ServiceKind, SweepOrder},
+    recipe::{Load, Recipe, Resolved, SweepOrder},
     result::LoadResult,
     run::RunRecord,
 };
@@ -138,13 +138,11 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(run: &'a RunFolder, request: &Request) -> Result<Self> {
-        let recipe = run.recipe()?;
-        let units = units(run, &recipe, request)?;
+        let resolved = run.resolved()?;
+        let units = units(run, &resolved, request)?;
+        let recipe = resolved.into_recipe();
         let own = |name: &str| {
-            recipe
-                .services
-                .iter()
-                .any(|s| s.name.as_str() == name && s.kind != ServiceKind::External)
+            recipe.services.iter().any(|s| s.name.as_str() == name && !s.is_external())
         };
         let service_nodes = run
             .files()
@@ -295,7 +293,8 @@ fn without_result(code: i32, slurm: bool) -> i32 {
 }
 
 /// What the request means: points outside, then loads, then repeats.
-fn units(run: &RunFolder, recipe: &Recipe, request: &Request) -> Result<Vec<Unit>> {
+fn units(run: &RunFolder, resolved: &Resolved, request: &Request) -> Result<Vec<Unit>> {
+    let recipe = resolved.recipe();
     if recipe.load.is_empty() {
         return Err(CommandError::usage("running the loads", "the recipe has none")
             .hint("add a load section, or drive the service yourself: SERVICE_URL is set"));
@@ -310,21 +309,23 @@ fn units(run: &RunFolder, recipe: &Recipe, request: &Request) -> Result<Vec<Unit
             .hint(format!("loads: {}", known.join(", "))));
         }
     }
-    let points =
-        recipe.points().map_err(|cause| CommandError::usage("reading the sweep", cause))?;
+    let points = resolved.points_count();
     if let Some(point) = request.point
-        && usize::try_from(point).map_or(true, |point| point >= points.len())
+        && usize::try_from(point).map_or(true, |point| point >= points)
     {
         return Err(CommandError::usage(
             format!("running point '{point}'"),
-            format!("the sweep has {} points, counted from 0", points.len()),
+            format!("the sweep has {points} points, counted from 0"),
         ));
     }
     let mut units = Vec::new();
-    for (number, point) in (0..).zip(points) {
+    for (number, index) in (0..).zip(0..points) {
         if request.point.is_some_and(|wanted| wanted != number) {
             continue;
         }
+        let point = resolved
+            .point(index)
+            .map_err(|cause| CommandError::usage("reading the sweep", cause))?;
         for load in point.recipe.load {
             let name = load.name.to_string();
             if !request.names.is_empty() && !request.names.contains(&name) {

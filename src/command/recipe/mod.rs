@@ -5,7 +5,10 @@ mod yaml;
 
 use std::path::Path;
 
-use aifb_schema::{recipe, snapshot::Wait};
+use aifb_schema::{
+    recipe::{self, Presets},
+    snapshot::Wait,
+};
 use serde_json::json;
 
 use crate::{
@@ -70,14 +73,13 @@ fn show(what: &Path, sets: &[String], as_json: bool) -> Result<()> {
             output::out_raw(text.as_bytes());
             return Ok(());
         }
-        Some((name, text)) => {
-            recipe::parse(text, sets).map_err(|complaints| programs::explain(name, &complaints))?
-        }
-        None => {
-            programs::prepare(what, sets, None, Wait::Healthy)
-                .map_err(|error| with_examples(what, error))?
-                .recipe
-        }
+        Some((name, text)) => recipe::resolve(text, sets, Presets::built_in())
+            .map_err(|complaints| programs::explain(name, &complaints))?
+            .written(),
+        None => programs::prepare(what, sets, None, Wait::Healthy)
+            .map_err(|error| with_examples(what, error))?
+            .resolved
+            .written(),
     };
     if as_json {
         output::out_json(&recipe);
@@ -124,11 +126,11 @@ mod tests {
     #[test]
     fn what_show_writes_reads_back() {
         for (name, text) in EXAMPLES {
-            let recipe = recipe::parse(text, &[]).unwrap();
-            let written = yaml::write(&serde_json::to_value(&recipe).unwrap());
+            let resolved = recipe::resolve(text, &[], Presets::built_in()).unwrap();
+            let written = yaml::write(&serde_json::to_value(resolved.written()).unwrap());
             let again = recipe::parse(&written, &[])
                 .unwrap_or_else(|error| panic!("{name}: {error:?}\n{written}"));
-            assert_eq!(again, recipe, "{name}:\n{written}");
+            assert_eq!(again, *resolved.recipe(), "{name}:\n{written}");
         }
     }
 }

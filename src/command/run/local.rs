@@ -93,7 +93,7 @@ fn drive(
     run: &RunFolder,
     interrupts: &Interrupts,
 ) -> Result<i32> {
-    if prepared.recipe.load.is_empty() {
+    if prepared.resolved.recipe().load.is_empty() {
         output::note("aifb: the recipe has no load: the services were started and are now stopped");
         return Ok(0);
     }

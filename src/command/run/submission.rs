@@ -24,7 +24,7 @@ const INHERITED: [&str; 5] = ["account", "partition", "qos", "reservation", "tim
 /// # Errors
 /// If a job script was given that cannot be used.
 pub(super) fn build(args: &RunArgs, prepared: &Prepared, plugin: bool) -> Result<Submission> {
-    let mut components = components(&prepared.recipe);
+    let mut components = components(prepared.resolved.recipe());
     if let Some(first) = components.first_mut() {
         first.extend(args.sbatch.iter().cloned());
         if plugin {

@@ -100,24 +100,25 @@ fn in_plain_words(expected: &str) -> &str {
 }
 
 /// How a missing key could be written.
-fn example(key: &str) -> String {
+pub(super) fn example(key: &str) -> String {
     let value = match key {
         "name" => "my-name",
         "services" => "[{name: …, kind: …}]",
-        "kind" => "container (or a preset: aifb recipe reference)",
+        "kind" => "container (or a preset: aifb services)",
         "driver" => "http (or another: aifb recipe reference)",
         "arrival" => "{process: poisson, rate: 20/s}, or {concurrency: 16}",
         "phases" => "{warmup: 10s, measure: 5m}",
         "measure" => "5m, or {requests: 1000}",
         "matrix" => "{load.chat.arrival.rate: [1/s, 5/s]}",
         "requests" => "1000",
+        "model" => "NAME or PATH",
         _ => "…",
     };
     format!("{key}: {value}")
 }
 
 /// The closest known word, or all of them.
-fn suggest(unknown: &str, known: &[String]) -> String {
+pub(super) fn suggest(unknown: &str, known: &[String]) -> String {
     let all = format!("known here: {}", known.join(", "));
     let best = known
         .iter()

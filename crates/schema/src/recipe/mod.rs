@@ -1,6 +1,7 @@
 //! Recipe, version 1: what to run, what load to put on it, what to keep.
 //!
-//! [`parse`] is the only way in: strict, and each complaint has line, column, cause and hint.
+//! [`resolve`] is the only way in: strict, and each complaint has line, column, cause and hint. What
+//! it gives is written into the run folder, so that nobody else has to read YAML.
 
 mod apply;
 mod arrival;
@@ -9,6 +10,7 @@ mod dataset;
 mod document;
 mod drivers;
 mod explain;
+mod kind;
 mod kserve;
 mod level;
 mod load_types;
@@ -18,8 +20,11 @@ pub mod moved;
 mod placement_types;
 mod points;
 mod preset;
+mod preset_file;
 mod receiver_types;
+mod resolve;
 mod search;
+mod service;
 mod service_types;
 mod stop;
 mod types;
@@ -34,15 +39,18 @@ pub use apply::{apply_option, apply_set, set_path};
 pub use arrival::*;
 pub use dataset::*;
 pub use drivers::*;
+pub use kind::ServiceKind;
 pub use kserve::*;
 pub use load_types::*;
 pub use log_types::*;
 pub use model_types::*;
 pub use placement_types::*;
 pub use points::{POINTS_MAX, Point};
-pub use preset::{Preset, Probe, preset};
+pub use preset::{Known, Origin, Preset, Presets};
 pub use receiver_types::*;
+pub use resolve::{Resolved, ResolvedError, resolve, resolve_kept};
 pub use search::*;
+pub use service::Probe;
 pub use service_types::*;
 pub use stop::*;
 pub use types::*;
@@ -104,63 +112,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Reads and checks a recipe, with `PATH=VALUE` overrides applied in their order.
+/// The recipe that is run, with the presets that are built in; [`resolve`] keeps more.
 ///
 /// # Errors
-/// All complaints that one pass can find, in the order of the file.
+/// As [`resolve`].
 pub fn parse(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
-    read(text, sets, |document| match moved::complaints(document) {
-        found if found.is_empty() => Ok(()),
-        found => Err(found),
-    })
-}
-
-/// Reads the recipe that a run folder keeps, which may be of an earlier version: keys that have moved
-/// since, in the recipe and in its overrides, are read where they stood.
-///
-/// # Errors
-/// As [`parse`].
-pub fn parse_kept(text: &str, sets: &[String]) -> Result<Recipe, Vec<Diagnostic>> {
-    let sets: Vec<String> = sets.iter().map(|set| moved::rewrite_set(set)).collect();
-    read(text, &sets, |document| {
-        moved::rewrite(&mut document.value);
-        Ok(())
-    })
-}
-
-/// What happens to keys that stand at an old place.
-type Old = fn(&mut Document) -> Result<(), Vec<Diagnostic>>;
-
-fn read(text: &str, sets: &[String], old: Old) -> Result<Recipe, Vec<Diagnostic>> {
-    let mut document = Document::parse(text).map_err(|error| vec![error])?;
-    check_version(&document).map_err(|error| vec![error])?;
-    old(&mut document)?;
-    for set in sets {
-        apply_set(&mut document.value, set).map_err(|mut error| {
-            error.set = Some(set.clone());
-            vec![error]
-        })?;
-    }
-    typed(&mut document, old).map_err(|mut complaints| {
-        // The file alone was fine: then the overrides are to blame.
-        if !sets.is_empty() && read(text, &[], old).is_ok() {
-            for complaint in &mut complaints {
-                complaint.set = Some(sets.join(" "));
-            }
-        }
-        complaints.sort_by_key(|complaint| complaint.place);
-        complaints
-    })
-}
-
-fn typed(document: &mut Document, old: Old) -> Result<Recipe, Vec<Diagnostic>> {
-    // An override may have put a whole load there.
-    old(document)?;
-    let recipe: Recipe = from_document(document).map_err(|error| vec![error])?;
-    match check::check(&recipe, document) {
-        found if found.is_empty() => Ok(recipe),
-        found => Err(found),
-    }
+    resolve(text, sets, Presets::built_in()).map(Resolved::into_recipe)
 }
 
 /// A load that comes from no recipe, read and checked as one of a recipe. The complaints' places mean
@@ -183,6 +140,13 @@ pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(Recipe).to_value();
     if let Value::Object(map) = &mut schema {
         map.insert("title".into(), "aifb recipe, version 1".into());
+    }
+    let kinds = schema.pointer_mut("/$defs/ServiceKind/anyOf").and_then(Value::as_array_mut);
+    if let Some(kinds) = kinds {
+        let presets = Presets::built_in().iter();
+        let described =
+            presets.map(|(kind, known)| ServiceKind::schema_of(kind, &known.preset.description));
+        kinds.splice(..0, described);
     }
     schema
 }

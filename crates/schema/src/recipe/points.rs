@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Recipe, apply::set_path};
+use super::{Recipe, Sweep, apply::set_path};
 
 /// Most points of one sweep; at ten seconds a point that is almost three hours.
 pub const POINTS_MAX: usize = 1_000;
@@ -28,53 +28,53 @@ impl Point {
     }
 }
 
-impl Recipe {
-    /// All points, the last path of the matrix varying fastest; one point without a sweep.
-    ///
-    /// # Errors
-    /// If a path leads nowhere, a value does not fit its field or there are too many points.
-    pub fn points(&self) -> Result<Vec<Point>, String> {
-        let Some(sweep) = &self.sweep else {
-            return Ok(vec![Point { index: 0, settings: BTreeMap::new(), recipe: self.clone() }]);
-        };
-        let count = sweep
-            .matrix
-            .values()
-            .try_fold(1_usize, |product, values| product.checked_mul(values.len()));
-        if count.is_none_or(|count| count > POINTS_MAX) {
-            return Err(format!("more than {POINTS_MAX} combinations"));
-        }
-        let mut base = self.clone();
-        base.sweep = None;
-        let plain = serde_json::to_value(&base).map_err(|error| error.to_string())?;
-        let mut combinations: Vec<BTreeMap<String, Value>> = vec![BTreeMap::new()];
-        for (path, values) in &sweep.matrix {
-            combinations = combinations
-                .into_iter()
-                .flat_map(|settings| {
-                    values.iter().map(move |value| {
-                        let mut settings = settings.clone();
-                        settings.insert(path.clone(), value.clone());
-                        settings
-                    })
-                })
-                .collect();
-        }
-        combinations
-            .into_iter()
-            .enumerate()
-            .map(|(index, settings)| {
-                let mut value = plain.clone();
-                for (path, setting) in &settings {
-                    set_path(&mut value, path, setting.clone())
-                        .map_err(|error| format!("{path}: {error}"))?;
-                }
-                let recipe = serde_path_to_error::deserialize(&value).map_err(|error| {
-                    let names: Vec<&str> = settings.keys().map(String::as_str).collect();
-                    format!("{}: {}", names.join(", "), error.inner().to_string().replace('`', "'"))
-                })?;
-                Ok(Point { index, settings, recipe })
-            })
-            .collect()
+/// How many combinations there are, 1 without a sweep; absent above [`POINTS_MAX`].
+pub(super) fn count(sweep: Option<&Sweep>) -> Option<usize> {
+    let mut lengths = sweep.into_iter().flat_map(|sweep| sweep.matrix.values()).map(Vec::len);
+    lengths
+        .try_fold(1_usize, |product, length| product.checked_mul(length))
+        .filter(|count| *count <= POINTS_MAX)
+}
+
+/// The values of one point, the last path varying fastest, and `document` with them and without
+/// the sweep.
+///
+/// # Errors
+/// If there is no such point, or a path leads nowhere.
+pub(super) fn document(
+    document: &Value,
+    sweep: Option<&Sweep>,
+    index: usize,
+) -> Result<(BTreeMap<String, Value>, Value), String> {
+    let count = count(sweep).ok_or_else(|| format!("more than {POINTS_MAX} combinations"))?;
+    if index >= count {
+        return Err(format!("the recipe has no point {index}, only {count}"));
     }
+    let mut rest = index;
+    let mut settings = BTreeMap::new();
+    let paths = sweep.into_iter().flat_map(|sweep| &sweep.matrix);
+    for (path, values) in paths.collect::<Vec<_>>().into_iter().rev() {
+        // No list is empty: `count` would be 0.
+        if let Some(value) = values.get(rest % values.len().max(1)) {
+            settings.insert(path.clone(), value.clone());
+        }
+        rest /= values.len().max(1);
+    }
+    let mut document = document.clone();
+    if let Some(map) = document.as_object_mut() {
+        map.remove("sweep");
+    }
+    for (path, value) in &settings {
+        set_path(&mut document, path, value.clone()).map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok((settings, document))
+}
+
+/// The complaint about values that their fields do not take.
+pub(super) fn does_not_fit(
+    settings: &BTreeMap<String, Value>,
+    error: &serde_path_to_error::Error<serde_json::Error>,
+) -> String {
+    let names: Vec<&str> = settings.keys().map(String::as_str).collect();
+    format!("{}: {}", names.join(", "), error.inner().to_string().replace('`', "'"))
 }

@@ -1,268 +1,152 @@
-//! What each kind of service brings along; every field can be overridden by the recipe.
+//! Presets: the defaults of a kind of service.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
-use super::{EngineMetrics, Health, Port, Service, ServiceKind};
-use crate::units::Span;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-/// How health is probed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// `GET` of this path answers 200 to 399.
-    Http(String),
-    /// The port accepts a connection.
-    Tcp,
-    /// This command, run as the service is run, exits 0.
-    Exec(Vec<String>),
-    /// A line of output contains this text.
-    Log(String),
-}
+use super::kind::ServiceKind;
 
-/// A kind's defaults. Command and arguments may hold placeholders.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The defaults of a kind of service. The recipe's own keys have priority.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preset {
-    /// Container image, when neither `image` nor `program` is given.
-    pub image: Option<&'static str>,
-    /// Program inside the image (for `program:` its arguments only).
-    pub command: &'static [&'static str],
-    /// Arguments before the recipe's own.
-    pub args: &'static [&'static str],
-    /// Environment, `NAME` and value with placeholders.
-    pub env: &'static [(&'static str, &'static str)],
-    /// Commands run once, as the service is run, before it starts.
-    pub before: &'static [&'static [&'static str]],
-    /// Commands run once, as the service is run, after the first good probe and before the
-    /// service counts as healthy.
-    pub after: &'static [&'static [&'static str]],
-    /// Usual port, for documentation; the default is a free one.
-    pub port: u16,
-    /// Names of further ports, for `{port:NAME}`.
-    pub ports: &'static [&'static str],
-    /// Scheme of the URL.
-    pub scheme: &'static str,
-    /// The engine's own Prometheus metrics: path, and name of the port where it is not the main one.
-    pub metrics: Option<(&'static str, Option<&'static str>)>,
-    probe: ProbeDefault,
-    deadline: Duration,
+    /// What it is, in a sentence.
+    pub description: String,
+    /// The port that it usually listens on, for documentation; the default is a free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_port: Option<u16>,
+    /// Keys that a service of this kind must give, unless it gives a command of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// The probe, unless the recipe's `health` names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Map<String, Value>>,
+    /// Keys of a service, with the recipe's names.
+    #[serde(flatten)]
+    pub service: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ProbeDefault {
-    Http(&'static str),
-    Tcp,
-    Exec(&'static [&'static str]),
+/// Where a preset comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It is a part of aifb.
+    BuiltIn,
+    /// A file of the site or the user.
+    File(String),
 }
 
-const MINUTE: u64 = 60;
-
-const BASE: Preset = Preset {
-    image: None,
-    command: &[],
-    args: &[],
-    env: &[],
-    before: &[],
-    after: &[],
-    port: 8000,
-    ports: &[],
-    scheme: "http",
-    metrics: None,
-    probe: ProbeDefault::Tcp,
-    deadline: Duration::from_secs(10 * MINUTE),
-};
-
-/// Triton listens on all addresses unless told. Its metrics have a port of their own.
-const TRITON: Preset = Preset {
-    image: Some("docker://nvcr.io/nvidia/tritonserver:25.08-py3"),
-    command: &["tritonserver"],
-    args: &[
-        "--model-repository={model}",
-        "--http-address={host}",
-        "--http-port={port}",
-        "--grpc-address={host}",
-        "--grpc-port={port:grpc}",
-        "--metrics-address={host}",
-        "--metrics-port={port:metrics}",
-    ],
-    ports: &["grpc", "metrics"],
-    metrics: Some(("/metrics", Some("metrics"))),
-    probe: ProbeDefault::Http("/v2/health/ready"),
-    deadline: Duration::from_secs(15 * MINUTE),
-    ..BASE
-};
-
-/// The preset of a kind. Images are the publishers' own names (checklist 25b).
-#[must_use]
-pub fn preset(kind: ServiceKind) -> Preset {
-    match kind {
-        ServiceKind::LlamaServer => Preset {
-            command: &["llama-server"],
-            args: &["--host", "{host}", "--port", "{port}", "--model", "{model}", "--metrics"],
-            port: 8080,
-            metrics: Some(("/metrics", None)),
-            probe: ProbeDefault::Http("/health"),
-            ..BASE
-        },
-        ServiceKind::Ollama => Preset {
-            image: Some("docker://ollama/ollama:latest"),
-            command: &["ollama", "serve"],
-            env: &[
-                ("OLLAMA_HOST", "{host}:{port}"),
-                ("OLLAMA_MODELS", "{data}"),
-                ("HOME", "{data}"),
-            ],
-            after: &[&["ollama", "pull", "{model}"]],
-            port: 11434,
-            probe: ProbeDefault::Http("/api/version"),
-            ..BASE
-        },
-        ServiceKind::Vllm => Preset {
-            image: Some("docker://vllm/vllm-openai:latest"),
-            command: &["vllm", "serve", "{model}"],
-            args: &["--host", "{host}", "--port", "{port}"],
-            metrics: Some(("/metrics", None)),
-            probe: ProbeDefault::Http("/health"),
-            deadline: Duration::from_secs(15 * MINUTE),
-            ..BASE
-        },
-        ServiceKind::Triton => TRITON,
-        ServiceKind::Postgresql => Preset {
-            image: Some("docker://postgres:16"),
-            command: &["postgres"],
-            args: &["-D", "{data}/pg", "-p", "{port}", "-h", "{host}", "-k", ""],
-            env: &[("POSTGRES_PASSWORD", super::GENERATE)],
-            before: &[
-                &[
-                    "initdb",
-                    "-D",
-                    "{data}/pg",
-                    "-U",
-                    "postgres",
-                    "-E",
-                    "UTF8",
-                    "--locale=C",
-                    "-A",
-                    "scram-sha-256",
-                    "--pwfile={secret:POSTGRES_PASSWORD}",
-                ],
-                // initdb lets in this host alone; clients are on other nodes.
-                &[
-                    "sh",
-                    "-c",
-                    "echo host all all all scram-sha-256 >>\"$0\"",
-                    "{data}/pg/pg_hba.conf",
-                ],
-            ],
-            port: 5432,
-            scheme: "postgresql",
-            probe: ProbeDefault::Exec(&["pg_isready", "-q", "-h", "{host}", "-p", "{port}"]),
-            ..BASE
-        },
-        ServiceKind::Container | ServiceKind::External => BASE,
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built in"),
+            Self::File(path) => f.write_str(path),
+        }
     }
 }
 
-impl Service {
-    /// Probe of this service: the recipe's, else the preset's.
+/// A preset with its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// Its content.
+    pub preset: Preset,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The file's text.
+    pub text: String,
+}
+
+/// The presets that recipes can name, by their kinds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Presets(pub(super) BTreeMap<String, Known>);
+
+impl Presets {
+    /// The preset of a kind; absent for `container`, `external` and unknown ones.
     #[must_use]
-    pub fn probe(&self) -> Probe {
-        let Health { http, tcp, exec, log, .. } = &self.health;
-        if let Some(path) = http {
-            return Probe::Http(path.clone());
-        }
-        if let Some(command) = exec {
-            return Probe::Exec(command.clone());
-        }
-        if let Some(text) = log {
-            return Probe::Log(text.clone());
-        }
-        if *tcp == Some(true) {
-            return Probe::Tcp;
-        }
-        match preset(self.kind).probe {
-            ProbeDefault::Http(path) => Probe::Http(path.to_owned()),
-            ProbeDefault::Tcp => Probe::Tcp,
-            ProbeDefault::Exec(words) => {
-                Probe::Exec(words.iter().map(|&word| word.to_owned()).collect())
+    pub fn get(&self, kind: &str) -> Option<&Known> {
+        self.0.get(kind)
+    }
+
+    /// All of them, in the order of their kinds.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.0.iter().map(|(kind, known)| (kind.as_str(), known))
+    }
+
+    /// Every kind that a service can have.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<String> {
+        let own = ServiceKind::OWN.iter().map(|(kind, _)| (*kind).to_owned());
+        self.0.keys().cloned().chain(own).collect()
+    }
+
+    /// Whether a service can have this kind.
+    #[must_use]
+    pub fn knows(&self, kind: &ServiceKind) -> bool {
+        kind.is_own() || self.0.contains_key(kind.as_str())
+    }
+}
+
+impl Preset {
+    /// The service `own` with what this preset brings along.
+    ///
+    /// * A command of its own takes the place of command, arguments and set-up; a program that of
+    ///   image and command.
+    /// * Arguments and binds come after the preset's; environment and ports are put together.
+    /// * A probe of its own takes the place of `ready`; each time of `health` stands for itself.
+    /// * Any other key takes the place of the preset's.
+    #[must_use]
+    pub fn merge(&self, own: &Map<String, Value>) -> Map<String, Value> {
+        let mut merged = self.service.clone();
+        let given = |key: &str| own.get(key).is_some_and(|value| !value.is_null());
+        if own.get("command").and_then(Value::as_array).is_some_and(|words| !words.is_empty()) {
+            for key in ["command", "args", "before", "before_unless", "after"] {
+                merged.remove(key);
             }
         }
-    }
-
-    /// Time between probes; 100 ms unless the recipe says otherwise.
-    #[must_use]
-    pub fn probe_every(&self) -> Duration {
-        self.health.every.map_or(Duration::from_millis(100), Span::get)
-    }
-
-    /// Deadline of health without progress.
-    #[must_use]
-    pub fn health_deadline(&self) -> Duration {
-        self.health.deadline.map_or_else(|| preset(self.kind).deadline, Span::get)
-    }
-
-    /// Deadline of health however much progress there is; 60 minutes unless the recipe says
-    /// otherwise, and never below the ordinary deadline.
-    #[must_use]
-    pub fn health_max(&self) -> Duration {
-        self.health
-            .max
-            .map_or(Duration::from_secs(60 * MINUTE), Span::get)
-            .max(self.health_deadline())
-    }
-
-    /// The image to run, absent for a bare program.
-    #[must_use]
-    pub fn image_ref(&self) -> Option<String> {
-        if self.program.is_some() || self.kind == ServiceKind::External {
-            return None;
+        if given("program") {
+            merged.remove("image");
+            merged.remove("command");
         }
-        self.image.clone().or_else(|| preset(self.kind).image.map(str::to_owned))
-    }
-
-    /// Program and arguments with their placeholders, before any is filled in. With an image
-    /// that has neither preset nor `command` it starts with the arguments: the image's own
-    /// entry point runs.
-    #[must_use]
-    pub fn command_line(&self) -> Vec<String> {
-        let preset = preset(self.kind);
-        let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let mut words = match (&self.program, self.command.is_empty()) {
-            (Some(program), _) => vec![program.clone()],
-            (None, false) => self.command.clone(),
-            (None, true) => own(preset.command),
-        };
-        if self.command.is_empty() {
-            words.extend(own(preset.args));
+        if given("image") {
+            merged.remove("program");
         }
-        words.extend(self.args.iter().cloned());
-        words
-    }
-
-    /// Further ports by name: those of the preset and those of the recipe.
-    #[must_use]
-    pub fn further_ports(&self) -> BTreeMap<String, Port> {
-        let own = preset(self.kind).ports.iter().map(|name| ((*name).to_owned(), Port::Auto));
-        let mut ports: BTreeMap<String, Port> = own.collect();
-        ports.extend(self.ports.iter().map(|(name, port)| (name.clone(), *port)));
-        ports
-    }
-
-    /// Where it shows its own Prometheus metrics: the recipe's word, else the preset's.
-    #[must_use]
-    pub fn engine_metrics(&self) -> Option<EngineMetrics> {
-        let of_preset = || {
-            let (path, port) = preset(self.kind).metrics?;
-            let port = port.map(str::to_owned);
-            Some(EngineMetrics { path: path.to_owned(), port, tls: None })
-        };
-        self.metrics.clone().or_else(of_preset)
-    }
-
-    /// The port, if the recipe fixes one.
-    #[must_use]
-    pub fn fixed_port(&self) -> Option<u16> {
-        match self.port {
-            Port::Auto => None,
-            Port::Fixed(port) => Some(port),
+        if let Some(ready) = &self.ready {
+            let health = merged.entry("health").or_insert_with(|| json!({}));
+            let own = own.get("health").and_then(Value::as_object);
+            let probe = |key: &&str| own.is_some_and(|own| own.get(*key).is_some_and(chosen));
+            if let Some(health) = health.as_object_mut()
+                && !PROBES.iter().any(probe)
+            {
+                health.extend(ready.clone());
+            }
         }
+        for (key, value) in own {
+            match (merged.get_mut(key), value) {
+                (Some(_), Value::Null) => {}
+                (Some(_), Value::Array(words)) if key == "command" && words.is_empty() => {}
+                (Some(Value::Array(before)), Value::Array(own))
+                    if ["args", "binds"].contains(&key.as_str()) =>
+                {
+                    before.extend(own.iter().cloned());
+                }
+                (Some(Value::Object(before)), Value::Object(own))
+                    if ["env", "ports", "health"].contains(&key.as_str()) =>
+                {
+                    let given = own.iter().filter(|(_, value)| !value.is_null());
+                    before.extend(given.map(|(key, value)| (key.clone(), value.clone())));
+                }
+                _ => {
+                    merged.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        merged
     }
+}
+
+/// Keys of `health` that are probes.
+pub(super) const PROBES: [&str; 4] = ["http", "tcp", "exec", "log"];
+
+/// Whether a probe's value chooses it: `tcp: false` does not.
+fn chosen(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false))
 }

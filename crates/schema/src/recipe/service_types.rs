@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{placement_types::Nodes, wire_types::Tls};
+use super::{kind::ServiceKind, placement_types::Nodes, wire_types::Tls};
 use crate::units::{Name, Size, Span};
 
 /// A service: what is started and measured.
@@ -15,7 +15,7 @@ use crate::units::{Name, Size, Span};
 pub struct Service {
     /// Name, unique within the recipe.
     pub name: Name,
-    /// Preset for command, port and health; every field can be overridden.
+    /// Preset for command, port, health and set-up; every key can be overridden.
     pub kind: ServiceKind,
     /// Container image: a path of a .sif file, or docker:// or oras:// reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,8 +57,8 @@ pub struct Service {
     /// Port, or `auto` for a free one.
     #[serde(default)]
     pub port: Port,
-    /// Further ports by name, each `auto` or a number, for {port:NAME}. kind triton has `grpc` and
-    /// `metrics`; for kind external they say where else it listens.
+    /// Further ports by name, each `auto` or a number, for {port:NAME}, added to the preset's. For
+    /// kind external: where else it listens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, Port>,
     /// Address of a service that already runs, for kind `external`.
@@ -79,6 +79,20 @@ pub struct Service {
     /// Its own Prometheus metrics, which are kept with the run; absent: those of the preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<EngineMetrics>,
+    /// Scheme of its URL; absent: the preset's, else `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Commands run once per data folder, in the service's environment, before it starts; absent:
+    /// those of the preset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Vec<String>>,
+    /// A path; if it exists, `before` is skipped, such as for a database that was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_unless: Option<String>,
+    /// Commands run in the service's environment after the first successful probe, before it counts
+    /// as healthy; absent: those of the preset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Vec<String>>,
 }
 
 /// Where a service shows its own Prometheus metrics.
@@ -112,26 +126,6 @@ impl Service {
     fn is_default_stop(span: &Span) -> bool {
         *span == Self::default_stop()
     }
-}
-
-/// Kinds of services that have a preset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ServiceKind {
-    /// llama.cpp's server.
-    LlamaServer,
-    /// Ollama.
-    Ollama,
-    /// vLLM's OpenAI-compatible server.
-    Vllm,
-    /// NVIDIA's Triton; its model is a folder, the model repository.
-    Triton,
-    /// PostgreSQL.
-    Postgresql,
-    /// Any container or program; command and health come from the recipe.
-    Container,
-    /// An endpoint that already runs; nothing is started.
-    External,
 }
 
 /// A value of a service's environment.

@@ -67,6 +67,16 @@ pub enum StartOrder {
     Sequential,
 }
 
+impl Recipe {
+    /// The types of a document, as it stands.
+    pub(super) fn of(document: &Value) -> Result<Self, TypeError> {
+        serde_path_to_error::deserialize(document)
+    }
+}
+
+/// Why a document is not a recipe, and where.
+pub(super) type TypeError = serde_path_to_error::Error<serde_json::Error>;
+
 /// A container runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

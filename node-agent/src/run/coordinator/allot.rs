@@ -1,7 +1,7 @@
 //! Which point and repeat a starting load gets.
 
 use aifb_schema::{
-    recipe::{Load, Point},
+    recipe::{Load, Point, Resolved},
     run::{Failure, Owner},
 };
 
@@ -22,19 +22,20 @@ pub(super) struct Allotted {
 /// # Errors
 /// A point that the recipe does not have, or a repeat that was allotted before.
 pub(super) fn allot(
-    points: &[Point],
+    resolved: &Resolved,
     name: &str,
     asked: (Option<u32>, Option<u32>),
     begun: &[(u32, u32)],
 ) -> Result<Allotted, Failure> {
     let wrong = |reason: String| Failure::new(Owner::Recipe, name, reason);
     let count_of = |point: u32| begun.iter().filter(|(of, _)| *of == point).count();
+    let points = resolved.points_count();
     let load_at = |point: u32| {
-        let point = points.get(usize::try_from(point).ok()?)?;
-        let load = point.recipe.load.iter().find(|load| load.name.as_str() == name)?;
-        Some((load, point))
+        let Point { recipe, settings, .. } = resolved.point(usize::try_from(point).ok()?).ok()?;
+        let load = recipe.load.into_iter().find(|load| load.name.as_str() == name)?;
+        Some((load, settings))
     };
-    let numbers = 0..u32::try_from(points.len()).unwrap_or(u32::MAX);
+    let numbers = 0..u32::try_from(points).unwrap_or(u32::MAX);
     let unfinished = |point: &u32| {
         load_at(*point).is_some_and(|(load, _)| {
             // Probes of a search take the place of repeats.
@@ -50,13 +51,11 @@ pub(super) fn allot(
             .or_else(|| numbers.min_by_key(|point| count_of(*point)))
             .unwrap_or(0),
     };
-    let (load, at) = load_at(point).ok_or_else(|| {
-        let known: Vec<&str> = points
-            .first()
-            .map(|point| point.recipe.load.iter().map(|load| load.name.as_str()).collect())
-            .unwrap_or_default();
+    let (load, settings) = load_at(point).ok_or_else(|| {
+        let loads = &resolved.recipe().load;
+        let known: Vec<&str> = loads.iter().map(|load| load.name.as_str()).collect();
         if known.contains(&name) {
-            wrong(format!("the recipe has no point {point}, only {}", points.len()))
+            wrong(format!("the recipe has no point {point}, only {points}"))
         } else {
             wrong(format!("the recipe has no load '{name}'")).with_hint(match known.as_slice() {
                 [] => "it has no load at all".to_owned(),
@@ -73,18 +72,19 @@ pub(super) fn allot(
         Some(repeat) => repeat,
         None => (0..u32::MAX).find(|repeat| !taken(*repeat)).unwrap_or(0),
     };
-    Ok(Allotted { point, repeat, load: load.clone(), settings: at.settings.clone() })
+    Ok(Allotted { point, repeat, load, settings })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aifb_schema::recipe::{Presets, resolve};
 
-    fn points() -> Vec<Point> {
+    fn points() -> Resolved {
         let text = "aifb: 1\nname: t\nservices:\n  - {name: a, kind: container, program: /x}\nload:\n  - \
                     {name: l, driver: http, arrival: {rate: 1/s}, phases: {measure: 1s}, repeat: 2}\n\
                     sweep: {matrix: {load.l.arrival.rate: [1/s, 2/s]}}\n";
-        aifb_schema::recipe::parse(text, &[]).unwrap().points().unwrap()
+        resolve(text, &[], Presets::built_in()).unwrap()
     }
 
     #[test]

@@ -152,16 +152,13 @@ impl Coordinator {
         size: u32,
         asked: (Option<u32>, Option<u32>),
     ) -> Result<usize, Failure> {
-        let points = self.context.recipe.points().map_err(|error| {
-            Failure::new(Owner::Recipe, worker.load.as_str(), format!("its sweep: {error}"))
-        })?;
         let begun: Vec<(u32, u32)> = self
             .loads
             .iter()
             .filter(|run| run.name() == worker.load)
             .map(|run| (run.allotted.point, run.allotted.repeat))
             .collect();
-        let allotted = allot(&points, &worker.load, asked, &begun)?;
+        let allotted = allot(&self.context.resolved, &worker.load, asked, &begun)?;
         let run = LoadRun::new(allotted, step, size, asked);
         let text = format!("{}: step {step} begins, {size} workers", run.title());
         self.event("load", &worker.load, &text);
@@ -227,14 +224,10 @@ impl Coordinator {
         });
     }
 
-    /// The service that a load is for: the one named, else the only one.
+    /// The service that a load is for.
     fn service_of(&self, index: usize) -> Option<aifb_schema::recipe::Service> {
         let run = self.loads.get(index)?;
-        let services = &self.context.recipe.services;
-        match &run.allotted.load.service {
-            Some(name) => services.iter().find(|service| service.name == *name).cloned(),
-            None => services.first().cloned(),
-        }
+        self.context.recipe.service_of(&run.allotted.load).cloned()
     }
 
     /// Sends the plan.

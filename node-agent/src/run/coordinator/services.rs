@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aifb_schema::{
     control::{FromCoordinator, NodeOrder, ReplicaChange, ReplicaEvent, ReplicaStatus},
     names::env,
-    recipe::{Nodes, Recipe, ServiceKind, StartOrder},
+    recipe::{Nodes, Recipe, StartOrder},
     run::{Endpoint, State},
 };
 use serde_json::Value;
@@ -81,7 +81,7 @@ pub(super) fn place(recipe: &Recipe, components: &[Vec<String>]) -> Vec<Replica>
     let mut replicas = Vec::new();
     for (index, service) in recipe.services.iter().enumerate() {
         let count = match service.nodes {
-            _ if service.kind == ServiceKind::External => 1,
+            _ if service.is_external() => 1,
             Nodes::Head | Nodes::Others => 1,
             Nodes::All => nodes.len(),
             Nodes::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),

@@ -3,13 +3,14 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use aifb_schema::{
     control::ReplicaChange,
     names::file,
-    recipe::{Port, Probe, preset},
+    recipe::{Port, Probe, Service},
     run::{Endpoint, Failure, Owner},
 };
 
@@ -97,7 +98,7 @@ impl<'a> Attempt<'a> {
     fn choose_ports(&self, failed: &impl Fn(&str, io::Error) -> Failure) -> Result<Ports, Failure> {
         let replica = self.replica;
         let address = replica.host.context.address;
-        let further = replica.service.further_ports();
+        let further = replica.service.ports.clone();
         let fixed = std::iter::once(replica.service.port).chain(further.values().copied());
         for port in fixed {
             if let Port::Fixed(port) = port
@@ -143,9 +144,8 @@ impl<'a> Attempt<'a> {
         let words = commands.fill_all(&service.command_line());
         match &self.prepared.container {
             Some(container) => {
-                let own_entry =
-                    service.command.is_empty() && preset(service.kind).command.is_empty();
-                let verb = if own_entry { "run" } else { "exec" };
+                // Without a command the image's own entry point runs.
+                let verb = if service.command.is_empty() { "run" } else { "exec" };
                 Ok(container.launchable(&commands, verb, words))
             }
             None => commands.bare(words),
@@ -221,11 +221,8 @@ impl<'a> Attempt<'a> {
                 .failure(Owner::Service, reason)
                 .with_hint("see its log; health: {deadline: …} sets a longer limit")
         })?;
-        if replica.service.command.is_empty() {
-            for words in preset(replica.service.kind).after {
-                let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-                self.helper(&words, AFTER_DEADLINE).await?;
-            }
+        for words in &replica.service.after {
+            self.helper(words, AFTER_DEADLINE).await?;
         }
         self.healthy = true;
         replica.host.sampling.ready(replica.name(), replica.position.replica, self.begun.elapsed());
@@ -248,15 +245,13 @@ impl<'a> Attempt<'a> {
             let whole = secrets::expand(path, context.submit_dir(), &context.environment);
             whole.to_string_lossy().into_owned()
         };
-        page::of(self.replica.service.engine_metrics()?, address.ip(), endpoint, expand)
+        page::of(self.replica.service.metrics.clone()?, address.ip(), endpoint, expand)
     }
 
     fn prober(&self, address: SocketAddr) -> Result<Prober, Failure> {
         Ok(match self.replica.service.probe() {
             // Without TLS an https service can only be connected to.
-            Probe::Http(_) if self.replica.service.url.as_deref().is_some_and(is_https) => {
-                Prober::Tcp(address)
-            }
+            Probe::Http(_) if self.speaks_https() => Prober::Tcp(address),
             Probe::Http(path) => Prober::Http { address, host: address.to_string(), path },
             Probe::Tcp => Prober::Tcp(address),
             Probe::Exec(words) => Prober::Exec {
@@ -268,6 +263,18 @@ impl<'a> Attempt<'a> {
                 Prober::Log { files: files.collect(), text, seen: false }
             }
         })
+    }
+
+    fn speaks_https(&self) -> bool {
+        let Service { url, scheme, .. } = &self.replica.service;
+        url.as_deref().is_some_and(is_https) || scheme.as_deref() == Some("https")
+    }
+
+    /// A path of the recipe with its placeholders filled in.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        let ports = self.ports();
+        let commands = self.commands(&ports);
+        commands.path(&commands.fill(text))
     }
 
     /// Runs a helper command to its end.

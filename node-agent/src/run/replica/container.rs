@@ -53,7 +53,7 @@ impl Container {
         service: &Service,
         output: impl Fn() -> io::Result<Output>,
     ) -> Result<Option<Self>, Failure> {
-        let Some(reference) = service.image_ref() else { return Ok(None) };
+        let Some(reference) = service.image.clone() else { return Ok(None) };
         let (runtime, prefix) = runtime(context, service)?;
         let image = if reference.contains("://") {
             pull(context, service, &runtime, &reference, output).await?

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use aifb_schema::{
-    recipe::{Port, preset},
+    recipe::Port,
     run::{Endpoint, Failure, Owner},
 };
 
@@ -52,7 +52,8 @@ pub(super) async fn of(replica: &Replica, ports: Ports) -> Result<(SocketAddr, E
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
-    let url = format!("{}://{host}:{port}", preset(replica.service.kind).scheme);
+    let scheme = replica.service.scheme.as_deref().unwrap_or("http");
+    let url = format!("{scheme}://{host}:{port}");
     Ok(((address, port).into(), endpoint(address.to_string(), port, url)))
 }
 

@@ -23,7 +23,7 @@ use std::{
 
 use aifb_schema::{
     control::ReplicaChange,
-    recipe::{RESTARTS_MAX, Restart, Service, ServiceKind},
+    recipe::{RESTARTS_MAX, Restart, Service},
     run::{Failure, Owner},
 };
 use nix::sys::signal::Signal;
@@ -286,7 +286,7 @@ impl Replica {
     }
 
     fn external(&self) -> bool {
-        self.service.kind == ServiceKind::External
+        self.service.is_external()
     }
 
     /// Of a service across nodes only the head answers clients.

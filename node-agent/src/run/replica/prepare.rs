@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt, time::Duration};
 
 use aifb_schema::{
-    recipe::preset,
+    recipe::Service,
     run::{Failure, Owner},
 };
 
@@ -85,19 +85,17 @@ async fn make_folders(
 
 /// The commands that come first, once for each data folder.
 async fn before(replica: &Replica, prepared: &Prepared) -> Result<(), Failure> {
-    let commands = preset(replica.service.kind).before;
+    let Service { before, before_unless, .. } = &replica.service;
     let mark = prepared.folders.data.join(PREPARED_MARK);
-    // A command of the recipe's own takes the preset's place as a whole.
-    let own_command = !replica.service.command.is_empty();
-    // Made by somebody else before.
-    let made = mark.exists() || prepared.folders.data.join("pg/PG_VERSION").exists();
-    if commands.is_empty() || own_command || made {
+    if before.is_empty() || mark.exists() {
         return Ok(());
     }
     let attempt = Attempt::new(replica, prepared, Some(Ports::default()));
-    for words in commands {
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        attempt.helper(&words, BEFORE_DEADLINE).await?;
+    if before_unless.as_ref().is_some_and(|path| attempt.path(path).exists()) {
+        return Ok(());
+    }
+    for words in before {
+        attempt.helper(words, BEFORE_DEADLINE).await?;
     }
     fs::write(&mark, "").map_err(|error| {
         replica.failure(Owner::Node, format!("writing '{}': {error}", mark.display()))

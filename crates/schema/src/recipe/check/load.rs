@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{
     super::{
         CONTAINS_MAX, Connection, Driver, Engine, HttpRequest, HttpVersion, Load, Measure,
-        Postgresql, Recipe,
+        POINTS_MAX, Postgresql, Recipe, Sweep,
         document::{shown, step},
-        is_secret_name, owned_keys, takers,
+        is_secret_name, owned_keys, points, takers,
     },
     Checker,
 };
@@ -231,21 +231,30 @@ impl Checker<'_> {
             return;
         }
         let hint = "each path must lead to a field, each value must fit it and the others";
-        match recipe.points() {
-            Err(message) => {
-                self.at("/sweep/matrix", format!("sweep: {message}")).hint(hint);
-            }
-            Ok(points) => {
-                let doubt = points.iter().find_map(|point| {
-                    let found = super::check(&point.recipe, self.document);
-                    found.into_iter().next().map(|first| (point.folder(), first.message))
-                });
-                if let Some((folder, message)) = doubt {
-                    self.at("/sweep/matrix", format!("sweep, point {folder}: {message}"))
-                        .hint(hint);
+        if let Some(complaint) = self.points(sweep) {
+            self.at("/sweep/matrix", complaint).hint(hint);
+        }
+    }
+
+    /// What is wrong with the first point that cannot be run.
+    fn points(&self, sweep: &Sweep) -> Option<String> {
+        let Some(count) = points::count(Some(sweep)) else {
+            return Some(format!("sweep: more than {POINTS_MAX} combinations"));
+        };
+        (0..count).find_map(|index| {
+            let point = points::document(&self.document.value, Some(sweep), index);
+            let recipe = point.and_then(|(settings, document)| {
+                Recipe::of(&document).map_err(|error| points::does_not_fit(&settings, &error))
+            });
+            match recipe {
+                Err(message) => Some(format!("sweep: {message}")),
+                Ok(recipe) => {
+                    let found = super::check(&recipe, self.document, self.presets);
+                    let first = found.into_iter().next()?;
+                    Some(format!("sweep, point p{index}: {}", first.message))
                 }
             }
-        }
+        })
     }
 }
 

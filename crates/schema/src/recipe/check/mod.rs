@@ -11,7 +11,7 @@ mod workload;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Diagnostic, Load, Place, Recipe, SlurmValue,
+    Diagnostic, Load, Place, Presets, Recipe, Service, SlurmValue,
     document::{Document, shown, step},
 };
 use crate::units::Name;
@@ -30,9 +30,9 @@ const SLURM_RESERVED: [&str; 10] = [
     "uid",
 ];
 
-/// All complaints, in no order.
-pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
-    let mut check = Checker { document, found: Vec::new() };
+/// All complaints about a recipe as it was written, in no order.
+pub(super) fn check(recipe: &Recipe, document: &Document, presets: &Presets) -> Vec<Diagnostic> {
+    let mut check = Checker { document, presets, found: Vec::new() };
     if recipe.services.is_empty() {
         check
             .at("/services", "no service")
@@ -53,10 +53,19 @@ pub(super) fn check(recipe: &Recipe, document: &Document) -> Vec<Diagnostic> {
     check.found
 }
 
+/// All complaints about a preset, as the service `service` whose keys `document` has.
+pub(super) fn check_preset(service: &Service, document: &Document) -> Vec<Diagnostic> {
+    let none = Presets::default();
+    let mut check = Checker { document, presets: &none, found: Vec::new() };
+    check.service("", service);
+    check.found
+}
+
 /// Complaints about a load that belongs to no recipe: what it sends, when, what ends it, and its
 /// driver's keys.
 pub(super) fn check_load(load: &Load, document: &Document) -> Vec<Diagnostic> {
-    let mut check = Checker { document, found: Vec::new() };
+    let none = Presets::default();
+    let mut check = Checker { document, presets: &none, found: Vec::new() };
     check.arrival("", load);
     check.stop("", load);
     check.driver("", load);
@@ -65,6 +74,7 @@ pub(super) fn check_load(load: &Load, document: &Document) -> Vec<Diagnostic> {
 
 struct Checker<'a> {
     document: &'a Document,
+    presets: &'a Presets,
     found: Vec<Diagnostic>,
 }
 

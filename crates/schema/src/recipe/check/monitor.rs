@@ -73,7 +73,7 @@ impl Checker<'_> {
                 .hint("it starts with '/', such as /metrics");
         }
         if let Some(port) = &metrics.port
-            && !service.further_ports().contains_key(port)
+            && !self.has_port(service, port)
         {
             self.at(&at, format!("'{name}': metrics.port is not a port of this service"))
                 .hint("add it to ports, or omit it to use the main port");

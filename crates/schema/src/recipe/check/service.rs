@@ -4,9 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     super::{
-        EnvValue, GENERATE, Nodes, Port, Recipe, Service, ServiceKind,
+        EnvValue, GENERATE, Nodes, Port, Preset, Recipe, Service,
         document::{shown, step},
-        is_secret_name, preset,
+        explain::{example, suggest},
+        is_secret_name,
     },
     Checker,
 };
@@ -16,8 +17,12 @@ const PLACEHOLDERS: [&str; 7] = ["port", "host", "data", "model", "node_rank", "
 
 impl Checker<'_> {
     pub(super) fn service(&mut self, at: &str, service: &Service) {
+        if !self.presets.knows(&service.kind) {
+            self.unknown_kind(at, service);
+            return;
+        }
         self.engine_metrics(at, service);
-        if service.kind == ServiceKind::External {
+        if service.is_external() {
             self.external(at, service);
             return;
         }
@@ -26,12 +31,30 @@ impl Checker<'_> {
         self.placement(at, service);
         self.health(at, service);
         self.texts(at, service);
+        self.set_up(at, service);
         self.environment(at, service);
+    }
+
+    fn preset(&self, service: &Service) -> Option<&Preset> {
+        self.presets.get(service.kind.as_str()).map(|known| &known.preset)
+    }
+
+    /// Whether the service has a further port of this name, its own or its preset's.
+    pub(super) fn has_port(&self, service: &Service, name: &str) -> bool {
+        let of_preset = self.preset(service).and_then(|preset| preset.service.get("ports"));
+        service.ports.contains_key(name) || of_preset.is_some_and(|ports| ports.get(name).is_some())
+    }
+
+    fn unknown_kind(&mut self, at: &str, service: &Service) {
+        let path = at.trim_start_matches('/').replace('/', "[");
+        let kind = shown(service.kind.as_str());
+        let hint = suggest(service.kind.as_str(), &self.presets.kinds());
+        self.at(&step(at, "kind"), format!("'{path}].kind': unknown value '{kind}'")).hint(hint);
     }
 
     /// Image, program, model, command: what is run.
     fn source(&mut self, at: &str, service: &Service) {
-        let Service { name, kind, image, program, model, command, url, .. } = service;
+        let Service { name, image, program, model, command, url, .. } = service;
         let field = |key: &str| step(at, key);
         if url.is_some() {
             self.key(&field("url"), format!("'{name}': url belongs to kind external only"))
@@ -41,7 +64,7 @@ impl Checker<'_> {
             (Some(_), Some(_)) => self
                 .key(&field("program"), format!("'{name}': both image and program are given"))
                 .hint("choose one: image runs a container, program a bare binary"),
-            (None, None) if preset(*kind).image.is_none() => self
+            (None, None) if !self.brings_program(service) => self
                 .at(at, format!("'{name}': neither image nor program is given"))
                 .hint("add image: path/to/file.sif (or docker://…), or program: /path/to/binary"),
             _ => {}
@@ -67,23 +90,33 @@ impl Checker<'_> {
             )
             .hint("a path of a .sif file, docker://… or oras://…");
         }
-        let needs_model = matches!(
-            kind,
-            ServiceKind::LlamaServer
-                | ServiceKind::Vllm
-                | ServiceKind::Ollama
-                | ServiceKind::Triton
-        );
-        if needs_model && model.is_none() && command.is_empty() {
-            self.at(at, format!("'{name}': this kind needs a model"))
-                .hint("add model: NAME or PATH");
-        }
+        self.needs(at, service);
         if program.is_some() && !command.is_empty() {
             self.key(
                 &field("command"),
                 format!("'{name}': command belongs to image, not to program"),
             )
             .hint("put the arguments into args");
+        }
+    }
+
+    /// Whether the preset says what is run.
+    fn brings_program(&self, service: &Service) -> bool {
+        let given =
+            |key: &str| self.preset(service).is_some_and(|one| one.service.contains_key(key));
+        given("image") || given("program")
+    }
+
+    /// Keys without which the preset's command has no meaning.
+    fn needs(&mut self, at: &str, service: &Service) {
+        let needs = self.preset(service).map(|preset| preset.needs.clone()).unwrap_or_default();
+        if needs.is_empty() || !service.command.is_empty() {
+            return;
+        }
+        let given = serde_json::to_value(service).unwrap_or_default();
+        for key in needs.iter().filter(|key| given.get(key.as_str()).is_none()) {
+            self.at(at, format!("'{}': this kind needs a {key}", service.name))
+                .hint(format!("add {}", example(key)));
         }
     }
 
@@ -146,6 +179,10 @@ impl Checker<'_> {
             ("binds", !service.binds.is_empty()),
             ("port", service.port != Port::Auto),
             ("gpus", service.gpus.is_some()),
+            ("scheme", service.scheme.is_some()),
+            ("before", !service.before.is_empty()),
+            ("before_unless", service.before_unless.is_some()),
+            ("after", !service.after.is_empty()),
         ] {
             if given {
                 self.key(
@@ -235,6 +272,36 @@ impl Checker<'_> {
         }
     }
 
+    /// Commands before and after the start, and the scheme of the URL.
+    fn set_up(&mut self, at: &str, service: &Service) {
+        let name = &service.name;
+        for (key, commands) in [("before", &service.before), ("after", &service.after)] {
+            for (index, words) in commands.iter().enumerate() {
+                let at = format!("{}/{index}", step(at, key));
+                if words.first().is_none_or(String::is_empty)
+                    || words.iter().any(|word| word.contains('\0'))
+                {
+                    self.at(&at, format!("'{name}': {key} holds a command without a program"))
+                        .hint("a list of commands, each a program and its arguments");
+                }
+                for (index, word) in words.iter().enumerate() {
+                    self.placeholders(&step(&at, &index.to_string()), service, word);
+                }
+            }
+        }
+        if let Some(path) = &service.before_unless {
+            self.placeholders(&step(at, "before_unless"), service, path);
+        }
+        let plain = |scheme: &String| {
+            scheme.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+                && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        if service.scheme.as_ref().is_some_and(|scheme| !plain(scheme)) {
+            self.at(&step(at, "scheme"), format!("'{name}': not the scheme of a URL"))
+                .hint("such as http, https or postgresql");
+        }
+    }
+
     /// Names of further ports.
     fn further_ports(&mut self, at: &str, service: &Service) {
         for (name, port) in &service.ports {
@@ -249,7 +316,7 @@ impl Checker<'_> {
                 )
                 .hint("lower-case letters, digits and '_', such as grpc");
             }
-            if service.kind == ServiceKind::External && *port == Port::Auto {
+            if service.is_external() && *port == Port::Auto {
                 self.at(&at, format!("'{}': the port '{name}' is not said", service.name))
                     .hint("a number: nothing is started, so none can be chosen");
             }
@@ -261,7 +328,7 @@ impl Checker<'_> {
         for piece in text.split('{').skip(1) {
             let Some((word, _)) = piece.split_once('}') else { continue };
             if let Some(port) = word.strip_prefix("port:") {
-                if !service.further_ports().contains_key(port) {
+                if !self.has_port(service, port) {
                     self.at(at, format!("'{name}': there is no port '{}'", shown(port)))
                         .hint(format!("ports: {{{}: auto}}", shown(port)));
                 }
@@ -304,7 +371,7 @@ impl Checker<'_> {
     pub(super) fn ports(&mut self, recipe: &Recipe) {
         let mut seen: HashMap<u16, &Service> = HashMap::new();
         for (index, service) in recipe.services.iter().enumerate() {
-            if service.kind == ServiceKind::External {
+            if service.is_external() {
                 continue;
             }
             let at = format!("/services/{index}");
