@@ -240,7 +240,7 @@ fn wrong_model_options_are_explained() {
     for (options, text) in [
         (&["--driver", "openai-chat", "--extra", "{"][..], "reading --extra"),
         (&["--driver", "openai-chat", "--tools", "{}"], "reading --tools"),
-        (&["--driver", "openai-chat", "--extra", r#"{"stream": false}"#], "extra cannot say"),
+        (&["--driver", "openai-chat", "--extra", r#"{"stream": false}"#], "extra cannot set"),
         (&["--driver", "openai-completions", "--tools", "[{}]"], "tools has no meaning"),
         (&["--driver", "openai-embeddings", "--no-stream"], "stream has no meaning"),
         (&["--driver", "rerank", "--batch", "0"], "batch 0 is out of range"),

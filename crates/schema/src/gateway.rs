@@ -167,7 +167,7 @@ fn of_results(page: &mut String, all: &[Summed]) {
             #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
             of.map(|(outcome, count)| (format!(",outcome=\"{outcome}\""), count as f64)).to_vec()
         }),
-        ("aifb_result_requests_per_second", "Successful requests a second.", |result| {
+        ("aifb_result_requests_per_second", "Successful requests per second.", |result| {
             result
                 .metrics
                 .requests_per_second
@@ -175,7 +175,7 @@ fn of_results(page: &mut String, all: &[Summed]) {
                 .into_iter()
                 .collect()
         }),
-        ("aifb_result_output_tokens_per_second", "Output tokens a second.", |result| {
+        ("aifb_result_output_tokens_per_second", "Output tokens per second.", |result| {
             let rate = result.metrics.output_tokens_per_second;
             rate.map(|rate| (String::new(), rate)).into_iter().collect()
         }),

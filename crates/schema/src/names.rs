@@ -76,7 +76,7 @@ pub mod env {
 /// Our programs ignore the `AIFB_*` variables unless `AIFB_JOB_ID` equals `SLURM_JOB_ID` (or
 /// `SLURM_HET_JOB_ID`), or names a local run while there is no Slurm job: a nested sbatch
 /// inherits variables but no run.
-pub const OWN_JOB_RULE: &str = "AIFB_JOB_ID must name the present job";
+pub const OWN_JOB_RULE: &str = "AIFB_JOB_ID must be the id of the current job";
 
 /// Files of a run folder, relative to it.
 pub mod file {

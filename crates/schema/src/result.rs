@@ -23,11 +23,11 @@ pub struct Counts {
     pub planned: Option<u64>,
     /// Sent.
     pub sent: u64,
-    /// Answered as they should be.
+    /// Successful.
     pub ok: u64,
-    /// Answered with an error, or not at all.
+    /// Failed: an error, an invalid response or none.
     pub failed: u64,
-    /// Ended by us at the end of the drain.
+    /// Ended by the load generator at the end of the drain.
     pub cancelled: u64,
     /// Their worker was lost.
     pub unfinished: u64,
@@ -97,7 +97,7 @@ pub struct Verdict {
     /// `client_saturated`, `client_stall`, `rate_not_delivered`, `too_few_samples`,
     /// `incomplete`, `clock_error`, `cached_prompts`, `delayed_ack_plateau`, `met_by_files`.
     pub kind: String,
-    /// What was seen and what the limit is.
+    /// The observed value and the limit.
     pub message: String,
 }
 
@@ -132,7 +132,7 @@ pub struct LoadResult {
     /// The main figures under the names of earlier benchmarks; only where every row was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compatible: Option<Box<Compatible>>,
-    /// What a search decides by, where the load is a probe of one.
+    /// The values by which a search decides, if the load is a probe of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Box<ProbeRecord>>,
     /// What the search found whose best probe this is (`aifb-loadgen run --search`).
@@ -146,7 +146,7 @@ pub struct LoadResult {
     pub error_examples: BTreeMap<String, String>,
     /// Doubts.
     pub verdicts: Vec<Verdict>,
-    /// Whether every worker's part is in it.
+    /// Whether it includes every worker.
     pub complete: bool,
     /// Why the measured part ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +158,7 @@ pub struct LoadResult {
     pub source: String,
     /// The plan.
     pub plan: PlanRecord,
-    /// What the clients cost.
+    /// Resources used by the clients.
     pub client: ClientRecord,
     /// Wall clock of the start of the measured part.
     pub measure_start_epoch_ns: u64,
@@ -169,10 +169,10 @@ pub struct LoadResult {
 /// Why the measured part of a load ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoppedBecause {
-    /// `time`, `requests` or `trace`: its plan was done; `errors`, `saturation` or `steady`: this
-    /// rule of `stop` was fulfilled; `interrupted`: it was stopped from outside.
+    /// `time`, `requests` or `trace`: its plan was completed; `errors`, `saturation` or `steady`:
+    /// this rule of `stop` was fulfilled; `interrupted`: it was stopped from outside.
     pub rule: String,
-    /// What was seen and what the limit is; absent where the plan was done.
+    /// The observed value and the limit; absent if the plan was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -192,7 +192,7 @@ pub struct PlanRecord {
     pub seed: u64,
     /// SHA-256 over all workers' send times, in the order of ranks.
     pub hash: String,
-    /// SHA-256 of what was asked: the dataset, its files and the seed.
+    /// SHA-256 of the workload: the dataset, its files and the seed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub workload_hash: String,
     /// Workers.
@@ -200,17 +200,17 @@ pub struct PlanRecord {
     /// Files that the plan was made from: datasets, traces, tokenizers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PlanFile>,
-    /// Entries of the dataset's file that can be asked.
+    /// Entries of the dataset's file that can be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
-    /// Entries of the dataset's file that cannot, or have not the length that is wanted.
+    /// Entries of the dataset's file that cannot be used, or do not have the requested length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries_left_out: Option<u64>,
-    /// Measured requests whose entry had been asked before in the measured part.
+    /// Measured requests whose entry had been used before in the measured part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries_reused: Option<u64>,
-    /// Share of the prompts' tokens that a request before had at its beginning too: what a prefix
-    /// cache may reuse by plan.
+    /// Share of the prompts' tokens that belong to a prefix of an earlier request: what a prefix
+    /// cache can reuse according to the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_reuse_ratio: Option<f64>,
 }
@@ -234,7 +234,7 @@ pub struct ClientRecord {
     pub cpu_us_per_token: Option<f64>,
     /// Largest resident set of a worker.
     pub peak_rss_bytes: u64,
-    /// Whether answers were acknowledged without the kernel's delay wherever a server may wait for
+    /// Whether responses were acknowledged without the kernel's delay if a server may wait for
     /// that, as with Nagle's algorithm; absent for drivers that do not speak HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quick_ack: Option<bool>,
@@ -259,7 +259,7 @@ pub struct NodeClock {
     pub offset_ns: i64,
     /// Half the round trip of that measurement: the true offset lies within this distance.
     pub error_ns: u64,
-    /// How far the offset moved from the first measurement to the last.
+    /// Change of the offset from the first measurement to the last.
     pub drift_ns: i64,
     /// Time between these two.
     pub over_ns: u64,
@@ -273,10 +273,10 @@ pub struct Metrics {
     /// Length of the measured part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
-    /// Successful requests a second.
+    /// Successful requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<f64>,
-    /// Output tokens a second.
+    /// Output tokens per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens_per_second: Option<f64>,
     /// Output tokens.
@@ -285,26 +285,26 @@ pub struct Metrics {
     /// Input tokens, as the server counted them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<u64>,
-    /// Input tokens that the server took from its prefix cache, where it says so.
+    /// Input tokens that the server took from its prefix cache, if it reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input_tokens: Option<u64>,
-    /// Content events for each read that brought data: about 1 where each came alone; above it
-    /// several came at once, and the gaps between those are 0.
+    /// Content events per socket read that returned data: about 1 if each arrived separately; above
+    /// that, several arrived at once, and the gaps between them are 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events_per_read: Option<f64>,
     /// `usage` (the server's count), `chunks` (content events) or `mixed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_source: Option<String>,
-    /// Good requests a second, with an SLO.
+    /// Good requests per second, with an SLO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodput_per_second: Option<f64>,
-    /// Good requests over those due (open) or sent (closed), with an SLO.
+    /// Good requests ÷ requests due (open) or sent (closed), with an SLO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attainment_ratio: Option<f64>,
-    /// Planned instant to first content.
+    /// Scheduled instant to first content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttft_seconds: Option<Distribution>,
-    /// Planned instant to first output: content that is not reasoning.
+    /// Scheduled instant to first output: content that is not reasoning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttfo_seconds: Option<Distribution>,
     /// Gaps between content events.
@@ -313,20 +313,20 @@ pub struct Metrics {
     /// Per request: (last content − first content) / (output tokens − 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpot_seconds: Option<Distribution>,
-    /// Planned instant to last content (to the end of the answer without streaming).
+    /// Scheduled instant to last content (without streaming: to the end of the response).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e2e_seconds: Option<Distribution>,
-    /// Planned instant to the end of the body.
+    /// Scheduled instant to the end of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_seconds: Option<Distribution>,
     /// First byte written to the end of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_seconds: Option<Distribution>,
-    /// Planned instant to first byte written: what the client itself added.
+    /// Send delay: scheduled instant to first byte written, connecting included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_lag_seconds: Option<Distribution>,
-    /// From the server's stamp of a content event to its read: from `aifb-loadgen mock` on the same
-    /// node, whose events say when they were sent.
+    /// From the server's timestamp in a content event to its read: only with `aifb-loadgen mock` on
+    /// the same node, whose events have such a timestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receive_lag_seconds: Option<Distribution>,
     /// Where earlier programs kept the total times by operation: read, never written. See
@@ -518,7 +518,7 @@ macro_rules! comparable_times {
                 pub $field: Option<Distribution>,
             )*
             /// Requests within the SLO by vLLM's own times ÷ the time from the first request to the last
-            /// answer, with an SLO.
+            /// response, with an SLO.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub goodput_vllm_per_second: Option<f64>,
             /// Requests within the SLO by sglang's own times ÷ requests sent, with an SLO.
@@ -565,10 +565,10 @@ comparable_times! {
     TpotGuidellm = tpot_guidellm_seconds;
     /// (D − C1) / (n − 1).
     TpotMlperf = tpot_mlperf_seconds;
-    /// (last event − first event) / (n − 1), one value a request.
+    /// (last event − first event) / (n − 1), one value per request.
     ItlGenai = itl_genai_seconds;
-    /// (Ck − C1) / (n − tokens of the first chunk, 1 where the server does not say), one value a
-    /// request.
+    /// (Ck − C1) / (n − tokens of the first chunk, 1 if the server does not report it), one value
+    /// per request.
     ItlAiperf = itl_aiperf_seconds;
     /// Gaps between events with a choice, those without content too.
     ItlVllm = itl_vllm_seconds;
@@ -615,16 +615,16 @@ impl Comparable {
 /// The main figures under the names that earlier benchmarks of this factory print.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Compatible {
-    /// Planned instant to the end of the answer, seconds.
+    /// Scheduled instant to the end of the response, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_time: Option<Interpolated>,
-    /// Successful requests a second.
+    /// Successful requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<f64>,
-    /// Planned instant to first content, seconds.
+    /// Scheduled instant to first content, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<Interpolated>,
-    /// For each request: output tokens ÷ time from the planned instant to the last of them.
+    /// For each request: output tokens ÷ time from the scheduled instant to the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_generated_per_second: Option<Interpolated>,
 }
@@ -661,17 +661,17 @@ pub struct Interpolated {
 pub struct SeriesPoint {
     /// Seconds from the start to the beginning of this one.
     pub second: u64,
-    /// How many it covers: more than one where a client stood still.
+    /// Seconds that it covers: more than one if a client was stalled.
     pub seconds: u64,
     /// Requests of the warm-up that were sent.
     pub warmup: u64,
     /// Requests of the measured part that were sent.
     pub sent: u64,
-    /// Of these, answered as they should be.
+    /// Of these, successful.
     pub ok: u64,
-    /// Answered with an error, or not at all.
+    /// Failed: an error, an invalid response or none.
     pub failed: u64,
-    /// Ended by us.
+    /// Ended by the load generator.
     pub cancelled: u64,
     /// Failures by class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -686,7 +686,7 @@ pub struct SeriesPoint {
     pub in_flight: u64,
     /// CPU time of the clients.
     pub client_cpu_seconds: f64,
-    /// 99th percentile of the client lag of the requests that ended; of the worst worker.
+    /// 99th percentile of the send delay of the requests that ended; of the worst worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_lag_p99_seconds: Option<f64>,
 }
@@ -723,7 +723,7 @@ pub struct NodeResources {
     pub node: String,
     /// Samples that the figures come from.
     pub samples: u64,
-    /// Samples that are missing among them: ticks that were skipped or could not be written.
+    /// Missing samples: ticks that were skipped or could not be written.
     pub gaps: u64,
     /// Time from the first of the samples to the last.
     pub seconds: f64,
@@ -746,10 +746,10 @@ pub struct NodeResources {
     /// Bytes sent by the node's network devices, without loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_sent_bytes: Option<u64>,
-    /// Bytes read from the node's own disks, by whomever.
+    /// Bytes read from the node's own disks, by all processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_read_bytes: Option<u64>,
-    /// Bytes written to the node's own disks, by whomever.
+    /// Bytes written to the node's own disks, by all processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_written_bytes: Option<u64>,
     /// CPU time of each service on the node: its process tree, reaped children included.
@@ -796,7 +796,7 @@ pub struct Report {
     /// Metrics, only where there is a single result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
-    /// Load repeats that were begun and have no result, as `<load>/p<point>/r<repeat>`.
+    /// Load repeats that were started and have no result, as `<load>/p<point>/r<repeat>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
     /// Resource figures by node.
@@ -805,6 +805,6 @@ pub struct Report {
     /// of the last. Absent: the whole run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
-    /// What a reader must know: lost parts, gaps, differences.
+    /// Warnings: lost parts, gaps, differences.
     pub warnings: Vec<String>,
 }

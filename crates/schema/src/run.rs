@@ -102,16 +102,16 @@ impl Owner {
 /// Why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// Who has to act.
+    /// Who has to act: the cause of the failure.
     pub owner: Owner,
     /// What failed: a service, load or node name, or a program.
     pub part: String,
     /// What happened, one line.
     pub reason: String,
-    /// What would help, where known.
+    /// Remedy, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// Last lines of the service's log, where the service is to blame.
+    /// Last lines of the service's log, if the service caused the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
     /// The exit code that programs use for it ([`crate::names::exit`]).
@@ -196,7 +196,7 @@ pub struct Job {
     /// Slurm's job id; for a heterogeneous job the leader's. Absent in a local run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
-    /// Name of the cluster, where Slurm tells it.
+    /// Name of the cluster, if Slurm reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     /// Array job and task.
@@ -250,7 +250,7 @@ pub struct RunRecord {
     /// How the end came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
-    /// Doubts and differences that did not stop the run (placement other than asked for, say).
+    /// Doubts and differences that did not stop the run (such as a placement other than requested).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// What Slurm recorded, added late.

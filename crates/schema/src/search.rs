@@ -8,21 +8,20 @@ use serde::{Deserialize, Serialize};
 pub struct ProbeRecord {
     /// Requests a second, or requests in flight.
     pub level: f64,
-    /// Requests a second that were due; a random process has fewer or more than its rate in any
-    /// one stretch. Open loads only.
+    /// Requests per second that were due; in a given interval a random process may have more or
+    /// fewer than its rate. Open loads only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered_per_second: Option<f64>,
-    /// What the limits were and how many requests were beyond each.
+    /// The limits, and the number of requests over each of them.
     pub objectives: Vec<Objective>,
-    /// Answers a second within the measured part, those to requests of the warm-up too: under a
-    /// load that is too large, what the service can do.
+    /// Responses per second within the measured part, also to requests of the warm-up: under a load
+    /// that is too high, the capacity of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_per_second: Option<f64>,
-    /// Mean response time of the answers.
+    /// Mean response time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_response_seconds: Option<f64>,
-    /// How much longer answers took for each second of the measured part: above 0 where requests
-    /// pile up.
+    /// Growth of the response time per second of the measured part: above 0 if requests queue up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_growth: Option<Growth>,
 }
@@ -30,7 +29,7 @@ pub struct ProbeRecord {
 /// A slope and its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Growth {
-    /// Seconds of response time for each second.
+    /// Growth of the response time in seconds per second.
     pub slope: f64,
     /// Half the width of the interval.
     pub error: f64,
@@ -64,26 +63,24 @@ pub struct SearchResult {
     pub point: u32,
     /// `1/s` (rate) or `requests in flight` (concurrency).
     pub unit: String,
-    /// The largest load that was within all limits, or what was due in that probe, where a random
-    /// process had fewer; absent where none was.
+    /// The highest load that met all limits, or the rate that was due in that probe if a random
+    /// process had fewer; absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,
-    /// The smallest load that was not: the true capacity lies between the two. Absent where none
-    /// failed.
+    /// The lowest load that failed: the true capacity lies between the two. Absent if none failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beyond: Option<f64>,
-    /// The load at which answers ÷ mean response time is largest: beyond it answers take longer
-    /// without many more of them.
+    /// The load at which throughput ÷ mean response time is largest: above it response times grow
+    /// with little gain in throughput.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knee: Option<f64>,
-    /// Repeat whose result is that of the largest load within the limits.
+    /// Repeat with the result of the highest load within the limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeat: Option<u32>,
     /// Why it ended: `converged`, `the largest load passes`, `the smallest load fails`,
     /// `no probe is left`, `goes on`.
     pub reason: String,
-    /// Whether the client is to blame for the upper end: a probe that failed has a verdict on the
-    /// client.
+    /// Whether the client limited the upper end: a probe that failed has a verdict on the client.
     pub client_limited: bool,
     /// All probes, in their order.
     pub probes: Vec<ProbeOutcome>,
@@ -98,11 +95,11 @@ pub struct ProbeOutcome {
     pub level: f64,
     /// Whether it was within all limits.
     pub passed: bool,
-    /// Whether that is certain: at 95 %, by the number of requests beyond each limit.
+    /// Whether that is significant at 95 %, by the number of requests over each limit.
     pub certain: bool,
-    /// Why it failed, or what was closest.
+    /// Why it failed, or the limit that it came closest to.
     pub why: String,
-    /// Answers a second.
+    /// Responses per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_per_second: Option<f64>,
 }

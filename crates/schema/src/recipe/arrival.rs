@@ -90,8 +90,8 @@ pub enum RampShape {
     Exponential,
 }
 
-/// Pause between an answer and the next request: a time such as `2s`, or `{exponential: 2s}` for
-/// exponentially distributed pauses of this mean.
+/// Think time between a response and the next request: a time such as `2s`, or `{exponential: 2s}`
+/// for exponentially distributed think times with this mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ThinkText", into = "ThinkText")]
 pub enum Think {
@@ -114,7 +114,7 @@ impl JsonSchema for Think {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let span = generator.subschema_for::<Span>();
         json_schema!({
-            "description": "Pause between an answer and the next request: a time such as `2s`, or `{exponential: 2s}` for exponentially distributed pauses of this mean.",
+            "description": "Think time between a response and the next request: a time such as `2s`, or `{exponential: 2s}` for exponentially distributed think times with this mean.",
             "anyOf": [
                 span.clone(),
                 {
@@ -167,31 +167,33 @@ impl From<Think> for ThinkText {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ArrivalText {
-    /// Distribution of the gaps of an open load; poisson unless given.
+    /// Distribution of the gaps of an open load; default: poisson.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<ProcessWord>,
-    /// Shape of the gamma distribution (process gamma): 1 is Poisson, below 1 arrivals come in
-    /// bursts, above 1 they are more even.
+    /// Shape of the gamma distribution (process gamma): 1 is Poisson, below 1 is burstier, above 1
+    /// more regular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     burstiness: Option<f64>,
-    /// Open: requests a second over all clients, independent of answers.
+    /// Open model: requests per second over all clients, independent of the responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rate: Option<Rate>,
-    /// Closed: requests in flight over all clients, each followed by the next.
+    /// Closed model: number of requests in flight over all clients; when one ends, the next is
+    /// sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
-    /// Pause of a closed load between an answer and the next request; none unless given.
+    /// Think time of a closed load between a response and the next request; default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     think: Option<Think>,
-    /// A rate or concurrency that changes: from this to `rate` or `concurrency`.
+    /// Ramp: the load changes from this value to `rate` or `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramp: Option<RampText>,
-    /// Open: a file with the times of requests, read on the clients' nodes: JSON lines with
+    /// Open model: a trace file with the times of requests, read on the clients' nodes: JSON lines
+    /// with
     /// `timestamp` in milliseconds (Mooncake's format; also `timestamp_ms`, `timestamp_seconds`)
     /// and, if known, `input_length` and `output_length`; Azure's or `BurstGPT`'s CSV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
-    /// How many times as fast as it was recorded the trace is replayed; 1 unless given.
+    /// Factor by which the trace is replayed faster; default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     speed: Option<f64>,
 }
@@ -201,9 +203,9 @@ struct ArrivalText {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Ramp")]
 struct RampText {
-    /// Where it starts: a rate such as `1/s`, or a number in flight.
+    /// Start value: a rate such as `1/s`, or a number in flight.
     from: RampValue,
-    /// Where it ends; may be given here instead of as `rate` or `concurrency`.
+    /// End value; may be given here instead of as `rate` or `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<RampValue>,
     /// How it changes.
@@ -212,7 +214,7 @@ struct RampText {
     /// Equal steps instead of a continuous change; the first is `from`, the last `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     steps: Option<u32>,
-    /// How long the change takes; the whole measured part unless given.
+    /// Length of the ramp; default: the whole measured part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     over: Option<Span>,
 }
@@ -251,7 +253,7 @@ impl TryFrom<ArrivalText> for Arrival {
         let to = ramp.and_then(|ramp| ramp.to);
         if to.is_some() && (rate.is_some() || concurrency.is_some()) {
             return wrong(
-                "where the ramp ends is given twice: choose rate or concurrency, or ramp.to",
+                "the end of the ramp is given twice: choose rate or concurrency, or ramp.to",
             );
         }
         let (rate, concurrency) = match to {
@@ -305,7 +307,7 @@ impl TryFrom<ArrivalText> for Arrival {
                 wrong("process without a rate: expected rate: 20/s")
             }
             (None, None) if ramp.is_some() => {
-                wrong("where does the ramp lead: expected ramp: {from: 1/s, to: 20/s}")
+                wrong("the ramp has no end: expected ramp: {from: 1/s, to: 20/s}")
             }
             (None, None) => wrong(
                 "neither rate nor concurrency: expected {process: poisson, rate: 20/s} or {concurrency: 16}",
@@ -446,7 +448,7 @@ mod tests {
             (r#"{"concurrency": 4, "ramp": {"from": "3/s"}}"#, "leads to a number in flight"),
             (r#"{"concurrency": 4, "ramp": {"from": 5}}"#, "from 5 to 4 in flight"),
             (r#"{"rate": "1/s", "ramp": {"from": "3/s", "to": "4/s"}}"#, "given twice"),
-            (r#"{"ramp": {"from": "3/s"}}"#, "where does the ramp lead"),
+            (r#"{"ramp": {"from": "3/s"}}"#, "the ramp has no end"),
             (r#"{"rate": "9/s", "ramp": {"from": "3/s", "steps": 1}}"#, "1 steps"),
             (r#"{"rate": "9/s", "ramp": {"from": "3/s", "over": "0s"}}"#, "over 0s"),
             (r#"{"trace": "x", "rate": "1/s"}"#, "its own times"),

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::Think;
 use crate::error::ValueError;
 
-/// What LLM drivers ask.
+/// Prompts of the LLM drivers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// Where prompts come from.
     pub kind: DatasetKind,
-    /// Tokens of each prompt (kinds synthetic and ids). Where a trace knows them, those of the
-    /// trace are taken.
+    /// Tokens of each prompt (kinds synthetic and ids). If a trace has them, those of the trace are
+    /// used.
     #[serde(default = "Lengths::default_tokens")]
     pub input_tokens: Lengths,
-    /// Tokens to generate for each request: 128 unless given; from a file: as many as the
-    /// recorded answer has. Where a trace knows them, those of the trace are taken.
+    /// Tokens to generate for each request; default: 128, from a file the length of the recorded
+    /// answer. If a trace has them, those of the trace are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<Lengths>,
     /// The one prompt (kind prompt).
@@ -26,24 +26,24 @@ pub struct Dataset {
     /// The file (kinds sharegpt and jsonl), read on the clients' nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// A beginning that several prompts share (kind synthetic).
+    /// A prefix that several prompts share (kind synthetic).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<Prefix>,
-    /// Conversations of several requests, each with the history before it.
+    /// Conversations of several requests, each of which contains the history before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Turns>,
-    /// A local `tokenizer.json`: made-up prompts have exactly as many tokens as asked for, and
-    /// texts of a file are measured with it. Without one a short word counts as a token, and four
-    /// bytes of a file's text do.
+    /// A local `tokenizer.json`: with it, synthetic prompts have exactly the requested number of
+    /// tokens, and the tokens of a file's texts are counted. Without one, a short word or four
+    /// bytes of a file's text count as a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// Token numbers are drawn below this (kind ids).
+    /// Token ids are drawn below this number (kind ids).
     #[serde(default = "Dataset::default_vocabulary")]
     pub vocabulary: u32,
-    /// Shortest and longest prompts of a file that are taken, in tokens.
+    /// Shortest and longest prompt of a file to use, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_tokens: Option<[u32; 2]>,
-    /// Whether the entries of a file are taken in an order drawn from the seed.
+    /// Whether the entries of a file are shuffled, by the seed.
     #[serde(default = "yes")]
     pub shuffle: bool,
 }
@@ -103,14 +103,14 @@ impl DatasetKind {
     }
 }
 
-/// A beginning that several prompts share: what a service with a prefix cache computes once. It
-/// comes before the tokens of `input_tokens`.
+/// A prefix that several prompts share, which a service with a prefix cache computes once. It comes
+/// before the tokens of `input_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prefix {
     /// Its tokens.
     pub tokens: u32,
-    /// Different beginnings, taken in turns.
+    /// Number of different prefixes, used in turn.
     #[serde(default = "Prefix::one")]
     pub groups: u32,
 }
@@ -121,15 +121,16 @@ impl Prefix {
     }
 }
 
-/// Conversations: request n + 1 carries request n and its answer, and is sent after the answer.
-/// The answer in the history is the recorded one, or a made-up one of `output_tokens`, never what
-/// the service really said: so the plan stays the same whatever the service answers.
+/// Conversations: request n + 1 contains request n and the answer to it, and is sent after the
+/// response. The answer in the history is the recorded one, or a synthetic one of `output_tokens`,
+/// never the one that the service generated: so the plan does not depend on the service's
+/// responses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Turns {
-    /// Requests of a conversation; from a file: at most this many.
+    /// Requests per conversation; from a file: at most this many.
     pub count: Lengths,
-    /// Pause between an answer and the next request of the conversation.
+    /// Think time between a response and the next request of the conversation.
     #[serde(default)]
     pub think: Think,
 }
@@ -159,10 +160,10 @@ pub struct Bell {
     pub mean: f64,
     /// Standard deviation.
     pub stddev: f64,
-    /// Smallest: draws below it become this.
+    /// Lower limit: smaller values are clamped to it.
     #[serde(default = "Bell::least")]
     pub min: u32,
-    /// Largest: draws above it become this.
+    /// Upper limit: larger values are clamped to it.
     #[serde(default = "Bell::most")]
     pub max: u32,
 }

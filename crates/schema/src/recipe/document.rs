@@ -204,7 +204,7 @@ impl Builder {
                 at,
                 format!("more than {VALUES_MAX} values in one recipe"),
             )
-            .hint("data belongs into other files"));
+            .hint("put data in separate files"));
         }
         if let Some(Open { pointer, kind: Kind::Map { map, key: slot @ None }, .. }) =
             self.stack.last_mut()

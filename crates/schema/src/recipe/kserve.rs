@@ -14,12 +14,13 @@ pub struct Kserve {
     /// Version of the model; absent: the server chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Inputs of each request. Absent: all that the model's metadata names, random numbers and
-    /// prompts of the dataset; for triton-generate those that language models usually have
-    /// (`text_input`, `max_tokens`, `sampling_parameters`, `stream`).
+    /// Inputs of each request. Absent: all inputs in the model's metadata, with random numbers and
+    /// prompts of the dataset; for triton-generate the usual ones of language models (`text_input`,
+    /// `max_tokens`, `sampling_parameters`, `stream`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<KserveInput>,
-    /// Outputs that are asked for and have to be in each answer. Absent: whatever the model gives.
+    /// Outputs that are requested and must be in each response. Absent: those that the model
+    /// returns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<KserveOutput>,
     /// Parameters of each request: texts, numbers, true or false.
@@ -52,12 +53,12 @@ impl Default for Kserve {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KserveInput {
-    /// Name, as the model has it.
+    /// Name in the model.
     pub name: String,
-    /// Type of its elements; absent: as the model's metadata says.
+    /// Type of its elements; absent: from the model's metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datatype: Option<Datatype>,
-    /// Its dimensions; absent: as the model's metadata says, if all are fixed there.
+    /// Its dimensions; absent: from the model's metadata, if all are fixed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<u32>>,
     /// Its elements.
@@ -127,13 +128,13 @@ impl From<TensorData> for TensorDataText {
     }
 }
 
-/// An output: its name, or its name with what its shape has to be.
+/// An output: its name, or its name and required shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "KserveOutputText", into = "KserveOutputText")]
 pub struct KserveOutput {
-    /// Name, as the model has it.
+    /// Name in the model.
     pub name: String,
-    /// Dimensions that it has to have; -1 stands for any.
+    /// Required dimensions; -1 stands for any.
     pub shape: Option<Vec<i32>>,
 }
 
@@ -148,9 +149,9 @@ enum KserveOutputText {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NamedShape {
-    /// Name, as the model has it.
+    /// Name in the model.
     name: String,
-    /// Dimensions that it has to have; -1 stands for any.
+    /// Required dimensions; -1 stands for any.
     shape: Vec<i32>,
 }
 

@@ -25,7 +25,7 @@ use crate::{
 pub struct Load {
     /// Name, unique within the recipe.
     pub name: Name,
-    /// The service it is for; may be left out when there is only one.
+    /// The service that it sends requests to; optional if there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Name>,
     /// Protocol.
@@ -33,33 +33,33 @@ pub struct Load {
     /// Tasks that share the load.
     #[serde(default = "one")]
     pub clients: u32,
-    /// Where the tasks run.
+    /// Nodes on which the tasks run.
     #[serde(default = "Nodes::others")]
     pub nodes: Nodes,
-    /// sbatch options of a component of its own (a heterogeneous job): clients elsewhere.
+    /// sbatch options of a separate component (heterogeneous job) for the clients.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slurm: BTreeMap<String, SlurmValue>,
     /// When requests are sent.
     pub arrival: Arrival,
-    /// How long each part lasts.
+    /// Lengths of the phases.
     pub phases: Phases,
-    /// What ends it earlier.
+    /// Stop rules, which can end the load early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
-    /// How often the whole is repeated.
+    /// Number of repeats.
     #[serde(default = "one")]
     pub repeat: u32,
-    /// Search for the largest load within limits, instead of one load; its probes take the place
-    /// of repeats.
+    /// Search for the highest load within limits, instead of one load; its probes replace the
+    /// repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
-    /// What is asked, for LLM drivers.
+    /// Prompts, for LLM drivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<Dataset>,
-    /// Limits that count as good.
+    /// SLO: limits that a good request meets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
-    /// Seed of everything random.
+    /// Seed of all random values.
     #[serde(default)]
     pub seed: u64,
     /// Longest time for one request.
@@ -87,7 +87,7 @@ pub struct Load {
     /// For driver `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandLine>,
-    /// What a doubtful result does.
+    /// Effect of a verdict on the exit code.
     #[serde(default)]
     pub verdicts: VerdictPolicy,
 }
@@ -120,12 +120,12 @@ fn one() -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Phases {
-    /// Sent but not measured.
+    /// Warm-up: requests are sent, but excluded from the result.
     #[serde(default = "Phases::none")]
     pub warmup: Span,
     /// Measured.
     pub measure: Measure,
-    /// Time to wait for the last answers before they are cancelled.
+    /// Time to wait for outstanding responses before they are cancelled.
     #[serde(default = "Phases::default_drain")]
     pub drain: Span,
 }
@@ -190,14 +190,14 @@ impl From<Measure> for MeasureText {
     }
 }
 
-/// Limits; a request within all of them is good.
+/// Limits; a request that meets all of them is good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slo {
     /// Longest time to first token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttft: Option<Span>,
-    /// Longest mean gap between tokens of a request.
+    /// Longest mean inter-token latency of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub itl: Option<Span>,
     /// Longest end-to-end time.
@@ -232,16 +232,16 @@ pub struct HttpRequest {
     /// Body, with the placeholders of `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// What a successful answer looks like; without it, any of status 200 to 299.
+    /// Conditions of a successful response; default: any status from 200 to 299.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<HttpExpect>,
 }
 
-/// What a successful answer looks like.
+/// Conditions of a successful response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpExpect {
-    /// The only status that is a success.
+    /// The only successful status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Text that the body must contain.
@@ -283,10 +283,10 @@ pub struct Postgresql {
     /// User.
     #[serde(default = "Postgresql::default_user")]
     pub user: String,
-    /// Table that is made and used.
+    /// Table that is created and used.
     #[serde(default = "Postgresql::default_table")]
     pub table: String,
-    /// Rows put in before the start.
+    /// Rows inserted before the start.
     #[serde(default = "Postgresql::default_rows")]
     pub rows: u64,
     /// Shares of the operations; their sum is 1.
@@ -321,7 +321,7 @@ impl Default for Postgresql {
     }
 }
 
-/// Shares of SQL operations. Absent ones are 0 when any is given.
+/// Shares of SQL operations. If any is given, the others default to 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqlMix {
@@ -345,7 +345,7 @@ impl Default for SqlMix {
     }
 }
 
-/// What a doubtful result does.
+/// Effect of a verdict on the exit code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VerdictPolicy {

@@ -13,17 +13,17 @@ use crate::time::When;
 pub struct Loki {
     /// Its address, such as `http://monitor-node:3100`.
     pub url: String,
-    /// Tenant, sent as `X-Scope-OrgID`.
+    /// Tenant (header `X-Scope-OrgID`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<EnvValue>,
-    /// Form of what is sent.
+    /// Encoding of the requests.
     pub encoding: LokiEncoding,
 }
 
-/// Form of what is sent to Loki.
+/// Encoding of the requests to Loki.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LokiEncoding {
@@ -40,11 +40,11 @@ pub enum LokiEncoding {
 struct LokiFields {
     /// Its address, such as `http://monitor-node:3100`.
     url: String,
-    /// Tenant, sent as `X-Scope-OrgID`.
+    /// Tenant (header `X-Scope-OrgID`).
     tenant: Option<String>,
     /// Bearer token, as `{secret_file: PATH}` or `{secret_env: NAME}`.
     token: Option<EnvValue>,
-    /// Form of what is sent.
+    /// Encoding of the requests.
     #[serde(default)]
     encoding: LokiEncoding,
 }
@@ -86,7 +86,7 @@ impl Loki {
     }
 }
 
-/// How much a log line matters.
+/// Level of a log line.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -117,15 +117,14 @@ impl LogLevel {
     }
 }
 
-/// Which lines are sent and written by the agents. The files that a service writes itself are
-/// always complete.
+/// Which lines the agents send and write. The log files of the services are always complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Logging {
-    /// Lines below it are left out; a line without a level counts as `info`.
+    /// Lines below it are dropped; a line without a level counts as `info`.
     #[serde(default = "Logging::default_level")]
     pub level: LogLevel,
-    /// Lines after it are left out; absent: none.
+    /// Lines after it are dropped; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<When>,
 }

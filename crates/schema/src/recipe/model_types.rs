@@ -16,14 +16,14 @@ pub struct Llm {
     /// (`kserve-grpc`: where the model is decoupled).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// Tools that the model may call, as the API defines them (chat drivers).
+    /// Tools that the model may call, in the API's format (chat drivers).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Value>,
     /// Further members of each request's JSON body, such as {temperature: 0.7}; for Ollama's drivers
     /// those of `options` too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Value>,
-    /// Texts of each request: inputs of an embedding (1 unless given), documents of a rerank (10).
+    /// Texts per request: inputs of an embedding (default: 1), documents of a rerank (default: 10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
     /// Numbers in each vector (`openai-embeddings`); absent: as the model has them.
@@ -46,11 +46,11 @@ impl Llm {
     };
 }
 
-/// What Ollama does before the start and between requests.
+/// How Ollama's models are pulled, loaded and kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ollama {
-    /// Pulls the model before the start, where the server does not have it.
+    /// Pulls the model before the start if the server does not have it.
     #[serde(default)]
     pub pull: bool,
     /// Longest time for pulling and loading the model.
@@ -59,7 +59,8 @@ pub struct Ollama {
     /// Loads the model before the start, so that no request waits for that.
     #[serde(default = "yes")]
     pub warm_up: bool,
-    /// How long the server keeps the model after a request: a time such as 10m, or -1 for ever.
+    /// Time for which the server keeps the model loaded after a request, such as 10m, or -1 without
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<String>,
 }

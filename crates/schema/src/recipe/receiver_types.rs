@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::EnvValue;
 
-/// Where something is sent: a URL, or `{url: URL, token: {secret_file: PATH}}`.
+/// Address of a receiver: a URL, or `{url: URL, token: {secret_file: PATH}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ReceiverText", into = "ReceiverText")]
 pub struct Receiver {
@@ -54,7 +54,7 @@ impl From<Receiver> for ReceiverText {
     }
 }
 
-/// A secret that stands elsewhere.
+/// A reference to a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SecretSource {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Rate, Share, Span};
 
-/// Search for the largest load within limits: each probe is the load at another rate (or
+/// Search for the highest load within limits: each probe is the load at a different rate (or
 /// concurrency).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -15,17 +15,17 @@ pub struct Search {
     /// Limits by name: `ttft`, `tpot`, `e2e`, `total` with `_p50`, `_p90`, `_p95` or `_p99`
     /// (a time), and `attainment` (the share of requests within the load's `slo`).
     pub slo: BTreeMap<String, SearchLimit>,
-    /// Smallest load: a rate for an open load, a number in flight for a closed one.
+    /// Lowest load: a rate for an open load, a number in flight for a closed one.
     pub from: Level,
     /// Largest load.
     pub to: Level,
-    /// How close to the true capacity the search comes.
+    /// The search ends when the highest load that passes and the lowest that fails are this close.
     #[serde(default = "Search::default_within")]
     pub within: Share,
-    /// Most probes.
+    /// Maximum number of probes.
     #[serde(default = "Search::default_probes")]
     pub probes: u32,
-    /// Measured time of each probe.
+    /// Length of the measured part of each probe.
     #[serde(default = "Search::default_probe")]
     pub probe: Span,
 }

@@ -8,21 +8,21 @@ use crate::{
     units::{Share, Span},
 };
 
-/// When a load ends before the time or the number of requests that `phases.measure` says. Each
-/// rule looks at the whole load, once a second; the result says which one ended it.
+/// Rules that end a load before the time or number of requests of `phases.measure`. Each rule is
+/// evaluated over the whole load once per second; the result names the rule that ended it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// Error budget: end when so many requests (or this share of them) have failed.
+    /// Error budget: end when more requests (or a larger share of them) have failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<ErrorBudget>,
-    /// Requests that must be over before a share of errors is judged.
+    /// Number of completed requests before a share of errors is evaluated.
     #[serde(default = "Stop::default_after")]
     pub after: u64,
-    /// End when the service falls behind an open load for good: requests in flight keep growing.
+    /// End when an open load saturates the service: the number of requests in flight keeps growing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saturation: Option<Saturation>,
-    /// End when a figure has settled; `phases.measure` is the longest wait for that.
+    /// End when a metric is stable; `phases.measure` is the longest wait for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steady: Option<Steady>,
 }
@@ -33,7 +33,7 @@ impl Stop {
     }
 }
 
-/// Failed requests that a load may have: a share such as `5%`, or a number.
+/// Error budget: the number of failed requests allowed, or a share such as `5%`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "BudgetText", into = "BudgetText")]
 pub enum ErrorBudget {
@@ -76,10 +76,10 @@ impl From<ErrorBudget> for BudgetText {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Saturation {
-    /// How long it is looked at.
+    /// Length of the window.
     #[serde(default = "Saturation::default_window")]
     pub window: Span,
-    /// Share of the arriving requests that are left over.
+    /// Growth as a share of the arriving requests.
     #[serde(default = "Saturation::default_growth")]
     pub growth: Share,
 }
@@ -99,17 +99,17 @@ impl Default for Saturation {
     }
 }
 
-/// When a figure has settled: over the window, the 95 % interval of its mean and the difference
+/// When a metric is stable: over the window, the 95 % interval of its mean and the difference
 /// between the first and the second half are within this share of the mean.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Steady {
-    /// The figure, taken once a second.
+    /// The metric, taken once per second.
     pub metric: SteadyMetric,
     /// Share of its mean.
     #[serde(default = "Steady::default_within")]
     pub within: Share,
-    /// How long it must have been so.
+    /// Length of the window.
     #[serde(rename = "for", default = "Steady::default_window")]
     pub window: Span,
 }
@@ -123,7 +123,7 @@ impl Steady {
     }
 }
 
-/// Figures that can settle.
+/// Metrics for the rule `steady`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SteadyMetric {

@@ -24,25 +24,25 @@ pub struct Recipe {
     pub aifb: u32,
     /// Name of the benchmark.
     pub name: Name,
-    /// What it is about, free text.
+    /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Options for sbatch by their long names, without dashes. Used by `aifb run`; under plain
     /// sbatch compared with the allocation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slurm: BTreeMap<String, SlurmValue>,
-    /// What is measured.
+    /// Services to start and measure.
     pub services: Vec<Service>,
-    /// How load is put on it.
+    /// Loads: requests that are sent to the services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load: Vec<Load>,
-    /// Values to go through.
+    /// Values of a sweep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
-    /// What is sampled and who may see it.
+    /// Sampling and the export of samples, metrics and logs.
     #[serde(default)]
     pub monitor: Monitor,
-    /// Which log lines are sent and written by the agents, and until when.
+    /// Which log lines the agents send and write, and until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
     /// Reports to write at the end.
@@ -87,18 +87,18 @@ pub enum Runtime {
     Singularity,
 }
 
-/// Values to go through: every combination of `matrix`.
+/// Values of a sweep: every combination of `matrix`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
     /// Path of a field (`load.chat.arrival.rate`) to its values.
     pub matrix: BTreeMap<String, Vec<Value>>,
-    /// In which order points and repeats run.
+    /// Order of points and repeats.
     #[serde(default)]
     pub order: SweepOrder,
 }
 
-/// In which order the points of a sweep and their repeats run.
+/// Order of the points of a sweep and their repeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SweepOrder {
@@ -112,15 +112,15 @@ pub enum SweepOrder {
     Shuffled,
 }
 
-/// What is sampled and who may see it.
+/// Sampling and the export of samples, metrics and logs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Monitor {
-    /// Time between samples: 100ms to 1h.
+    /// Sampling interval: 100ms to 1h.
     #[serde(default = "Monitor::default_sample")]
     pub sample: Span,
-    /// Time between samples while a load is in its measured phase, 100ms at least; without it
-    /// `sample` holds there, too.
+    /// Sampling interval while a load is in its measured phase, at least 100ms; default: that of
+    /// `sample`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Span>,
     /// Whether `GET /metrics` and `GET /v1/targets` need the run's token.
@@ -129,14 +129,14 @@ pub struct Monitor {
     /// Loki that the logs of services and agents are sent to; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loki: Option<Loki>,
-    /// Where every sample is sent by Prometheus remote write 1.0.
+    /// Receiver of every sample, by Prometheus remote write 1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_write: Option<Receiver>,
     /// URL of a Pushgateway for the summary of the run; absent: `PUSHGATEWAY_URL`, else port 9091
     /// of `MONITORING_NODE`, of the job's environment, else none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushgateway: Option<String>,
-    /// Folder for a file of targets while the run lives, for Prometheus' file_sd.
+    /// Folder for a targets file during the run, for Prometheus' file_sd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<String>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Connection {
-    /// What speaks HTTP.
+    /// Implementation of HTTP.
     #[serde(default)]
     pub engine: Engine,
     /// Version of HTTP: "1.1" unless given, or what the driver needs.
@@ -22,8 +22,8 @@ pub struct Connection {
     /// TLS of https:// endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Header that carries the service's API_KEY, with the bare key as its value. Without it the
-    /// key is sent as `Authorization: Bearer`.
+    /// Header for the service's API_KEY, with the plain key as its value. Without it the key is
+    /// sent as `Authorization: Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_header: Option<String>,
 }
@@ -39,11 +39,11 @@ impl Connection {
     };
 }
 
-/// What speaks HTTP.
+/// Implementation of HTTP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The fastest that can do what is asked: `raw` for HTTP/1.1, `hyper` for HTTP/2.
+    /// The fastest that supports the other options: `raw` for HTTP/1.1, `hyper` for HTTP/2.
     #[default]
     Auto,
     /// The hyper and h2 libraries: HTTP/1.1 and HTTP/2.
@@ -87,26 +87,25 @@ impl HttpVersion {
     }
 }
 
-/// TLS of https:// endpoints. Files are read on the node of whoever connects; relative paths start
-/// in the folder of the step (a load) or of the submission (a page of metrics).
+/// TLS of https:// endpoints. Files are read on the node that connects; relative paths start in the
+/// folder of the step (a load) or of the submission (a page of metrics).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// File with the certificates (PEM) of the authorities that are trusted, instead of the
-    /// system's.
+    /// File with the certificates (PEM) of the trusted authorities, instead of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// File with the client's certificate chain (PEM), for servers that ask for one.
+    /// File with the client certificate chain (PEM), for servers that require one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert: Option<String>,
     /// File with the private key (PEM) of `cert`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Takes any certificate: the server may be anybody.
+    /// Accepts any certificate: the identity of the server is not verified.
     #[serde(default)]
     pub insecure: bool,
-    /// Name that the server's certificate must have, and that is asked for (SNI), instead of the
-    /// URL's host. For loads only.
+    /// Expected name in the server's certificate, also sent as SNI, instead of the URL's host. For
+    /// loads only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

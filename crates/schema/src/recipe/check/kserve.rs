@@ -76,10 +76,10 @@ impl Checker<'_> {
                         &at,
                         format!("load '{name}': '{}' is not a tensor's name", shown(tensor)),
                     )
-                    .hint("the name that the model's metadata has");
+                    .hint("the name from the model's metadata");
                 } else if names.iter().take(index).any(|other| other == tensor) {
                     self.at(&at, format!("load '{name}': '{}' is named twice", shown(tensor)))
-                        .hint("each tensor once");
+                        .hint("name each tensor once");
                 }
             }
         }

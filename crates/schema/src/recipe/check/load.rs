@@ -28,7 +28,7 @@ impl Checker<'_> {
                 .hint(format!("services here: {}", known.join(", ")));
             }
             None if recipe.services.len() > 1 => {
-                self.at(at, format!("load '{name}': which service is it for?"))
+                self.at(at, format!("load '{name}': it is not clear which service it is for"))
                     .hint("add service: NAME");
             }
             _ => {}
@@ -114,7 +114,7 @@ impl Checker<'_> {
         if *engine == Engine::Raw && *http_version == Some(HttpVersion::Http2) {
             self.at(
                 &step(&at, "engine"),
-                format!("load '{name}': engine raw speaks HTTP/1.1 only"),
+                format!("load '{name}': engine raw supports HTTP/1.1 only"),
             )
             .hint("engine: hyper, or http_version: \"1.1\"");
         }

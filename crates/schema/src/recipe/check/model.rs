@@ -24,7 +24,7 @@ const OWN_MEMBERS: [(&str, &str); 14] = [
     ("tools", "llm.tools"),
     ("dimensions", "llm.dimensions"),
     ("keep_alive", "llm.ollama.keep_alive"),
-    ("n", "arrival: several answers to a request cannot be told apart; send more requests"),
+    ("n", "arrival: several responses to one request cannot be distinguished; send more requests"),
 ];
 
 impl Checker<'_> {
@@ -38,7 +38,7 @@ impl Checker<'_> {
         {
             self.at(
                 &step(at, "slo"),
-                format!("load '{name}': ttft and itl need a streamed answer"),
+                format!("load '{name}': ttft and itl need a streamed response"),
             )
             .hint("slo: {e2e: 2s}, or remove stream: false");
         }
@@ -62,9 +62,9 @@ impl Checker<'_> {
             if let Some(owner) = owner.or_else(|| tensor(load, key)) {
                 self.key(
                     &step(&step(&at, "extra"), key),
-                    format!("load '{name}': extra cannot say '{}'", shown(key)),
+                    format!("load '{name}': extra cannot set '{}'", shown(key)),
                 )
-                .hint(format!("that is decided by {owner}"));
+                .hint(format!("it is set by {owner}"));
             }
         }
         if let Some(ollama) = ollama {
@@ -81,7 +81,7 @@ impl Checker<'_> {
                 &step(&step(at, "ollama"), "keep_alive"),
                 format!("load '{name}': '{}' is not a time", shown(text)),
             )
-            .hint("for example 10m, or -1 to keep the model for ever");
+            .hint("for example 10m, or -1 to keep the model loaded");
         }
         if ollama.deadline.get().is_zero() {
             self.at(

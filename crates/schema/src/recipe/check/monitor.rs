@@ -31,7 +31,7 @@ impl Checker<'_> {
             self.receiver("/monitor/pushgateway", "monitor.pushgateway", url, hint);
         }
         if monitor.targets.as_ref().is_some_and(|folder| folder.is_empty() || has_control(folder)) {
-            self.at("/monitor/targets", "monitor.targets is no folder")
+            self.at("/monitor/targets", "monitor.targets is not a folder")
                 .hint("a folder that Prometheus reads target files from");
         }
     }
@@ -75,8 +75,8 @@ impl Checker<'_> {
         if let Some(port) = &metrics.port
             && !self.has_port(service, port)
         {
-            self.at(&at, format!("'{name}': metrics.port names no port of this service"))
-                .hint("add it to ports, or leave it out: then the main port is asked");
+            self.at(&at, format!("'{name}': metrics.port is not a port of this service"))
+                .hint("add it to ports, or omit it to use the main port");
         }
         if let Some(tls) = &metrics.tls {
             let at = step(&at, "tls");
@@ -95,7 +95,7 @@ impl Checker<'_> {
                 .hint("tls: {cert: client.pem, key: client.key}");
         }
         if tls.insecure && tls.ca.is_some() {
-            self.at(at, format!("{whose}: insecure takes any certificate, so ca has no meaning"))
+            self.at(at, format!("{whose}: insecure accepts any certificate, so ca has no effect"))
                 .hint("remove one of the two");
         }
     }

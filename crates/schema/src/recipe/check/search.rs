@@ -92,18 +92,27 @@ impl Checker<'_> {
             let at = step(&at, key);
             match (Target::of(key), limit) {
                 (None, _) => {
-                    self.key(&at, format!("load '{name}': search.slo knows no '{}'", shown(key)))
-                        .hint(format!(
-                            "{} with _p50, _p90, _p95 or _p99, or attainment",
-                            SEARCH_METRICS.join(", ")
-                        ));
+                    self.key(
+                        &at,
+                        format!("load '{name}': search.slo: unknown limit '{}'", shown(key)),
+                    )
+                    .hint(format!(
+                        "{} with _p50, _p90, _p95 or _p99, or attainment",
+                        SEARCH_METRICS.join(", ")
+                    ));
                 }
                 (Some(Target::Attainment), SearchLimit::Share(share))
                     if *share > 0.0 && *share < 1.0 =>
                 {
                     if load.slo.is_none() {
-                        self.at(&at, format!("load '{name}': attainment of which limits?"))
-                            .hint("add slo: {ttft: 500ms} to the load");
+                        self.at(
+                            &at,
+                            format!(
+                                "load '{name}': attainment needs the limits of an \
+                         SLO"
+                            ),
+                        )
+                        .hint("add slo: {ttft: 500ms} to the load");
                     }
                 }
                 (Some(Target::Attainment), _) => {
@@ -112,7 +121,7 @@ impl Checker<'_> {
                 }
                 (Some(Target::Quantile(metric, _)), SearchLimit::Time(span)) => {
                     if span.get().is_zero() {
-                        self.at(&at, format!("load '{name}': a limit of 0 fails always"))
+                        self.at(&at, format!("load '{name}': a limit of 0 always fails"))
                             .hint("a time above zero, such as 500ms");
                     }
                     if matches!(metric, "ttft" | "tpot") && !load.driver.has_tokens() {

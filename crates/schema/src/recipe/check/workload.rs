@@ -58,7 +58,7 @@ impl Checker<'_> {
             Arrival::Closed { ramp: None, .. } => (None, None),
         };
         if over == Some(None) && matches!(load.phases.measure, Measure::Requests(_)) {
-            self.at(&arrival_at, format!("load '{name}': how long does the ramp take?"))
+            self.at(&arrival_at, format!("load '{name}': the length of the ramp is not set"))
                 .hint("measure for a time, or add over: 60s to the ramp");
         }
         let requests = match (load.phases.measure, counted) {
@@ -126,7 +126,7 @@ impl Checker<'_> {
         if dataset.kind == DatasetKind::Ids && load.driver != Driver::OpenaiCompletions {
             self.at(
                 &step(&at, "kind"),
-                format!("load '{name}': driver {} takes no token numbers", load.driver.as_str()),
+                format!("load '{name}': driver {} takes no token ids", load.driver.as_str()),
             )
             .hint("driver openai-completions does; or kind: synthetic");
         }
@@ -176,13 +176,19 @@ impl Checker<'_> {
         }
         if count.most() > TURNS_MAX {
             self.at(&step(at, "turns"), format!("load '{name}': more than {TURNS_MAX} turns"))
-                .hint("the last request of a conversation carries all before it");
+                .hint("the last request of a conversation contains all before it");
         }
         if matches!(load.arrival, Arrival::Open { .. } | Arrival::Trace { .. })
             && matches!(load.phases.measure, Measure::Requests(_))
         {
-            self.at(&step(at, "turns"), format!("load '{name}': arrivals start conversations, so the number of requests depends on the answers"))
-                .hint("measure for a time, or use concurrency instead of a rate");
+            self.at(
+                &step(at, "turns"),
+                format!(
+                    "load '{name}': arrivals start conversations, so \
+             the number of requests depends on the responses"
+                ),
+            )
+            .hint("measure for a time, or use concurrency instead of a rate");
         }
     }
 
