@@ -340,7 +340,7 @@ fn logs_that_are_left_out_are_told() {
     let ran = ran.unwrap();
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(5), "{said}");
-    assert!(said.contains("1 files or folders were left out"), "{said}");
+    assert!(said.contains("1 files or folders were skipped"), "{said}");
     assert_eq!(receiver.store().summary()["stored"], 1);
     // Log lines may be nobody else's to read, wherever they are.
     for name in [".log-checkpoint.jsonl", ".log-checkpoint.quarantine.jsonl"] {

@@ -72,7 +72,8 @@ fn leaves_of(report: &Value) -> BTreeMap<String, Value> {
     all
 }
 
-/// What c6e6dd0 reported of a run; keys of settings that have moved since stand at their new places.
+/// What c6e6dd0 reported of a run; keys of settings and times by operation, which have moved since,
+/// stand at their new places.
 fn before(place: &Place, folder: &str) -> Value {
     let file = place.folder.path().join("aifb-runs").join(folder).join("report.json");
     let mut report: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
@@ -82,8 +83,18 @@ fn before(place: &Place, folder: &str) -> Value {
             aifb_schema::recipe::moved::rewrite_settings(&mut moved);
             *settings = serde_json::to_value(moved).unwrap();
         }
+        for (name, times) in operations_of(&mut result["metrics"]) {
+            result["operations"][name]["total_seconds"] = times;
+        }
     }
+    operations_of(&mut report["metrics"]);
     report
+}
+
+/// Takes the times by operation out of the metrics, where they stood.
+fn operations_of(metrics: &mut Value) -> serde_json::Map<String, Value> {
+    let operations = metrics.as_object_mut().and_then(|metrics| metrics.remove("operations"));
+    serde_json::from_value(operations.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The present report, whatever exit code the run has.
