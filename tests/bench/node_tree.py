@@ -138,6 +138,7 @@ def make_cgroup(cgroup):
             write(folder / name, text)
         if place:
             pids = range(SERVICE, SERVICE + 6) if place.endswith("_0") else range(2000, 2003)
+            write(folder / "user/cpu.stat", cpu)
             write(folder / "user/task_0/cgroup.procs", "".join(f"{pid}\n" for pid in pids))
 
 
