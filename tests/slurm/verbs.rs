@@ -230,6 +230,12 @@ fn recipes_are_found_checked_and_run_by_hand() {
     assert!(listed.lines().count() > 3, "{listed}");
     let schema = json(case.run(&["aifb", "recipe", "schema"]));
     assert!(schema["properties"]["services"].is_object(), "{schema:#}");
+    let drivers = json(case.run(&["aifb", "drivers", "--json"]));
+    assert!(drivers.as_array().unwrap().len() > 10, "{drivers:#}");
+    let services = case.run(&["aifb", "services"]).ok();
+    assert!(services.contains("llama-server") && services.contains("external"), "{services}");
+    let preset = case.run(&["aifb", "services", "show", "vllm"]).ok();
+    assert!(preset.contains("docker://vllm/vllm-openai"), "{preset}");
     case.sh("aifb completions bash | bash -n").ok();
     case.sh("aifb man pages && grep -q '^\\.TH' pages/aifb-run.1").ok();
     let job = case.sbatch(&[], "aifb up x.yaml --json > up.json && aifb load --json > load.json");
